@@ -1,0 +1,299 @@
+package access
+
+import (
+	"fmt"
+	"net/netip"
+	"path"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Role is what a person may do. Roles do not imply one another.
+type Role string
+
+// The roles of people (DESIGN 2).
+const (
+	Requester Role = "requester"
+	Approver  Role = "approver"
+	Auditor   Role = "auditor"
+	Admin     Role = "admin"
+)
+
+// Caller is who is asking, as sign-in established it. The zero value may nothing.
+type Caller struct {
+	Name  string
+	Roles []Role
+	// Address is where the call came from, for my-ip and for the log. Invalid if unknown.
+	Address netip.Addr
+	// Service marks the program itself: timers and the reconciler.
+	Service bool
+}
+
+// Has tells whether the caller has the role.
+func (c Caller) Has(r Role) bool { return c.Name != "" && slices.Contains(c.Roles, r) }
+
+// Rule says who may ask for what, within which limits, and how many must approve. Empty lists match everything, except
+// Approvers, where empty means every person with the role.
+type Rule struct {
+	Name          string         `yaml:"name" json:"name"`
+	VMs           []string       `yaml:"vms,omitempty" json:"vms,omitempty"`                     // globs over the VM's name
+	Groups        []string       `yaml:"groups,omitempty" json:"groups,omitempty"`               // globs over the resource group
+	Subscriptions []string       `yaml:"subscriptions,omitempty" json:"subscriptions,omitempty"` // ids
+	Requesters    []string       `yaml:"requesters,omitempty" json:"requesters,omitempty"`
+	Ports         []Ports        `yaml:"ports,omitempty" json:"ports,omitempty"`
+	Sources       []netip.Prefix `yaml:"sources,omitempty" json:"sources,omitempty"` // a source must lie in one of them
+	Deny          bool           `yaml:"deny,omitempty" json:"deny,omitempty"`       // matches are refused, whatever else matches
+	MaxDuration   Duration       `yaml:"max_duration,omitempty" json:"max_duration,omitempty"`
+	MaxTotal      Duration       `yaml:"max_total,omitempty" json:"max_total,omitempty"` // with extensions; zero: MaxDuration
+	MaxAhead      Duration       `yaml:"max_ahead,omitempty" json:"max_ahead,omitempty"` // how far in the future a start may lie
+	WidestIPv4    int            `yaml:"widest_ipv4,omitempty" json:"widest_ipv4,omitempty"`
+	WidestIPv6    int            `yaml:"widest_ipv6,omitempty" json:"widest_ipv6,omitempty"`
+	Approvals     int            `yaml:"approvals,omitempty" json:"approvals,omitempty"`
+	Approvers     []string       `yaml:"approvers,omitempty" json:"approvers,omitempty"`
+	Reason        *bool          `yaml:"reason,omitempty" json:"reason,omitempty"` // a justification is required; unset: yes
+	Ticket        bool           `yaml:"ticket,omitempty" json:"ticket,omitempty"`
+}
+
+// Policy is the list of rules. Of several that match the strictest wins; none means denied (P6).
+type Policy struct {
+	Rules []Rule `yaml:"rules" json:"rules"`
+}
+
+// The limits where a rule says nothing.
+const (
+	DefaultMaxDuration = 8 * time.Hour
+	DefaultMaxAhead    = 30 * 24 * time.Hour
+	AbsoluteMax        = 24 * time.Hour // as Defender's JIT (FACTS 1.1): a day is not just in time any more
+	DefaultWidestIPv4  = 32
+	DefaultWidestIPv6  = 64 // what one client's network commonly is
+)
+
+// Ask is what a policy is asked about.
+type Ask struct {
+	Requester    string
+	Subscription string
+	Group        string
+	Terms        Terms
+	StartAt      time.Time
+	Reason       string
+	Ticket       string
+	Held         time.Duration // for an extension: the duration of the grant so far
+	Extension    bool
+}
+
+// Limits is the strictest of what the matching rules allow.
+type Limits struct {
+	Rules       []string      `json:"rules"`
+	MaxDuration time.Duration `json:"max_duration"`
+	MaxTotal    time.Duration `json:"max_total"`
+	MaxAhead    time.Duration `json:"max_ahead"`
+	WidestIPv4  int           `json:"widest_ipv4"`
+	WidestIPv6  int           `json:"widest_ipv6"`
+	Approvals   int           `json:"approvals"`
+	// ApproverLists holds one list for each matching rule that names approvers: an approver must be in all of them.
+	ApproverLists [][]string `json:"approver_lists,omitempty"`
+	Reason        bool       `json:"reason"`
+	Ticket        bool       `json:"ticket"`
+}
+
+// Validate reports every fault of the policy at once.
+func (p Policy) Validate() error {
+	var faults []string
+	seen := map[string]bool{}
+	for i, r := range p.Rules {
+		at := fmt.Sprintf("rule %d (%s)", i+1, r.Name)
+		if r.Name == "" {
+			faults = append(faults, fmt.Sprintf("rule %d has no name", i+1))
+		} else if seen[r.Name] {
+			faults = append(faults, at+": the name is used twice")
+		}
+		seen[r.Name] = true
+		for _, g := range slices.Concat(r.VMs, r.Groups) {
+			if _, err := path.Match(g, ""); err != nil {
+				faults = append(faults, fmt.Sprintf("%s: pattern %q is malformed", at, g))
+			}
+		}
+		for _, ports := range r.Ports {
+			if !ports.Valid() {
+				faults = append(faults, fmt.Sprintf("%s: port %s is not a port", at, ports))
+			}
+		}
+		for _, d := range []Duration{r.MaxDuration, r.MaxTotal} {
+			if d != 0 && (time.Duration(d) < MinDuration || time.Duration(d) > AbsoluteMax) {
+				faults = append(faults, fmt.Sprintf("%s: duration %s is not between %s and %s", at, d, Duration(MinDuration), Duration(AbsoluteMax)))
+			}
+		}
+		if r.MaxAhead < 0 || r.WidestIPv4 < 0 || r.WidestIPv4 > 32 || r.WidestIPv6 < 0 || r.WidestIPv6 > 128 || r.Approvals < 0 || r.Approvals > 10 {
+			faults = append(faults, at+": max_ahead, widest_ipv4 (0-32), widest_ipv6 (0-128) or approvals (0-10) is out of range")
+		}
+	}
+	if len(faults) == 0 {
+		return nil
+	}
+	return Errorf(CodeInvalid, "the policy is wrong: %s", strings.Join(faults, "; "))
+}
+
+// Decide returns the limits within which the ask is allowed, or why it is not. Each target is judged; limits of all matching
+// rules are combined so that the strictest wins.
+func (p Policy) Decide(a Ask, now time.Time) (Limits, error) {
+	if a.Requester == "" {
+		return Limits{}, Errorf(CodeUnauthenticated, "nobody is asking")
+	}
+	if len(a.Terms.Targets) == 0 {
+		return Limits{}, invalid("port", "no port was asked for")
+	}
+	var all Limits
+	for i, t := range a.Terms.Targets {
+		l, err := p.decideOne(a, t)
+		if err != nil {
+			return Limits{}, err
+		}
+		if i == 0 {
+			all = l
+		} else {
+			all = all.strictest(l)
+		}
+	}
+	return all, all.check(a, now)
+}
+
+func (p Policy) decideOne(a Ask, t Target) (Limits, error) {
+	var out Limits
+	n := 0
+	for _, r := range p.Rules {
+		if !r.matches(a, t) {
+			continue
+		}
+		if r.Deny {
+			return Limits{}, Errorf(CodeDenied, "rule %s forbids %s", r.Name, t).WithHint("ask an admin why")
+		}
+		l := r.limits()
+		if n == 0 {
+			out = l
+		} else {
+			out = out.strictest(l)
+		}
+		n++
+	}
+	if n == 0 {
+		return Limits{}, Errorf(CodeDenied, "no policy rule lets %s ask for %s from %s", a.Requester, t, a.Terms.Source).
+			WithHint("an admin can add a rule to the policy")
+	}
+	return out, nil
+}
+
+func (r Rule) matches(a Ask, t Target) bool {
+	if len(r.VMs) > 0 && !matchAny(r.VMs, t.VM.Name) || len(r.Groups) > 0 && !matchAny(r.Groups, a.Group) {
+		return false
+	}
+	if len(r.Subscriptions) > 0 && !slices.ContainsFunc(r.Subscriptions, func(s string) bool { return strings.EqualFold(s, a.Subscription) }) {
+		return false
+	}
+	if len(r.Requesters) > 0 && !slices.ContainsFunc(r.Requesters, func(s string) bool { return SamePerson(s, a.Requester) }) {
+		return false
+	}
+	if r.Deny { // a prohibition touches whatever overlaps; a permission must cover the whole
+		return (len(r.Ports) == 0 || slices.ContainsFunc(r.Ports, t.Ports.Overlaps)) &&
+			(len(r.Sources) == 0 || slices.ContainsFunc(r.Sources, a.Terms.Source.Overlaps))
+	}
+	if len(r.Ports) > 0 && !slices.ContainsFunc(r.Ports, func(p Ports) bool { return p.Contains(t.Ports) }) {
+		return false
+	}
+	return len(r.Sources) == 0 || slices.ContainsFunc(r.Sources, func(s netip.Prefix) bool { return PrefixWithin(a.Terms.Source, s) })
+}
+
+func matchAny(globs []string, name string) bool {
+	return slices.ContainsFunc(globs, func(g string) bool {
+		ok, err := path.Match(strings.ToLower(g), strings.ToLower(name))
+		return err == nil && ok
+	})
+}
+
+func (r Rule) limits() Limits {
+	l := Limits{Rules: []string{r.Name}, MaxDuration: time.Duration(r.MaxDuration), MaxTotal: time.Duration(r.MaxTotal), MaxAhead: time.Duration(r.MaxAhead),
+		WidestIPv4: r.WidestIPv4, WidestIPv6: r.WidestIPv6, Approvals: max(r.Approvals, 1), Reason: r.Reason == nil || *r.Reason, Ticket: r.Ticket}
+	if l.MaxDuration == 0 {
+		l.MaxDuration = DefaultMaxDuration
+	}
+	if l.MaxTotal == 0 {
+		l.MaxTotal = l.MaxDuration
+	}
+	if l.MaxAhead == 0 {
+		l.MaxAhead = DefaultMaxAhead
+	}
+	if l.WidestIPv4 == 0 {
+		l.WidestIPv4 = DefaultWidestIPv4
+	}
+	if l.WidestIPv6 == 0 {
+		l.WidestIPv6 = DefaultWidestIPv6
+	}
+	if len(r.Approvers) > 0 {
+		l.ApproverLists = [][]string{r.Approvers}
+	}
+	return l
+}
+
+func (l Limits) strictest(o Limits) Limits {
+	return Limits{
+		Rules:       slices.Compact(slices.Concat(l.Rules, o.Rules)),
+		MaxDuration: min(l.MaxDuration, o.MaxDuration), MaxTotal: min(l.MaxTotal, o.MaxTotal), MaxAhead: min(l.MaxAhead, o.MaxAhead),
+		WidestIPv4: max(l.WidestIPv4, o.WidestIPv4), WidestIPv6: max(l.WidestIPv6, o.WidestIPv6),
+		Approvals:     max(l.Approvals, o.Approvals),
+		ApproverLists: slices.Concat(l.ApproverLists, o.ApproverLists),
+		Reason:        l.Reason || o.Reason, Ticket: l.Ticket || o.Ticket,
+	}
+}
+
+// MayApprove tells whether a person with the approver role is on every list that the matching rules ask for.
+func (l Limits) MayApprove(name string) bool {
+	for _, list := range l.ApproverLists {
+		if !slices.ContainsFunc(list, func(s string) bool { return SamePerson(s, name) }) {
+			return false
+		}
+	}
+	return name != ""
+}
+
+func (l Limits) check(a Ask, now time.Time) error {
+	d, rules := a.Terms.Duration, strings.Join(l.Rules, ", ")
+	switch {
+	case d < MinDuration:
+		return invalid("duration", "%s is shorter than the least duration, %s", Duration(d), Duration(MinDuration)).
+			WithHint("ask with --for %s", Duration(MinDuration))
+	case a.Extension && a.Held+d > l.MaxTotal:
+		e := Errorf(CodeDenied, "with %s more the grant would last %s; rule %s allows %s in total", Duration(d), Duration(a.Held+d), rules, Duration(l.MaxTotal))
+		if rest := l.MaxTotal - a.Held; rest >= MinDuration {
+			return e.WithHint("ask for %s instead", Duration(rest))
+		}
+		return e.WithHint("ask for a new grant when this one is over")
+	case !a.Extension && d > l.MaxDuration:
+		return Errorf(CodeDenied, "%s is over the limit: rule %s allows %s", Duration(d), rules, Duration(l.MaxDuration)).
+			WithHint("ask for %s instead", Duration(l.MaxDuration))
+	case l.Reason && strings.TrimSpace(a.Reason) == "":
+		return invalid("reason", "rule %s asks for a reason, and none was given", rules).WithHint("add --reason, for example --reason \"INC-4711 disk full\"")
+	case l.Ticket && strings.TrimSpace(a.Ticket) == "":
+		return invalid("ticket", "rule %s asks for a ticket, and none was given", rules).WithHint("add --ticket")
+	case len(a.Reason) > 500:
+		return invalid("reason", "the reason is longer than 500 bytes")
+	case len(a.Ticket) > 100:
+		return invalid("ticket", "the ticket is longer than 100 bytes")
+	}
+	widest := l.WidestIPv4
+	if a.Terms.Source.Addr().Is6() {
+		widest = l.WidestIPv6
+	}
+	if a.Terms.Source.Bits() < widest {
+		return Errorf(CodeDenied, "source %s is wider than rule %s allows: /%d at most", a.Terms.Source, rules, widest).
+			WithHint("ask from your own address: leave --from out, or name a narrower prefix")
+	}
+	if !a.StartAt.IsZero() {
+		if a.StartAt.Before(now.Add(-time.Minute)) {
+			return invalid("start", "start %s is in the past; it is %s now", Clock(a.StartAt), Clock(now)).WithHint("leave --at out to start as soon as it is approved")
+		}
+		if a.StartAt.Sub(now) > l.MaxAhead {
+			return Errorf(CodeDenied, "start %s is too far ahead: rule %s allows %s", Clock(a.StartAt), rules, Duration(l.MaxAhead))
+		}
+	}
+	return nil
+}
