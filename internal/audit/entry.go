@@ -1,0 +1,38 @@
+// Package audit is the tamper-evident record of what happened: entries in a Merkle tree (golang.org/x/mod/sumdb/tlog), so that
+// whoever holds an older checkpoint can prove offline that nothing before it was changed, removed or put in between (P7).
+package audit
+
+import (
+	"encoding/json"
+	"time"
+)
+
+// Outcome says at which point of an action an entry was written.
+type Outcome string
+
+// The outcomes.
+const (
+	Intent  Outcome = "intent"  // about to be done; nothing has happened yet
+	Done    Outcome = "done"    // it happened
+	Refused Outcome = "refused" // role, policy or state forbade it
+	Failed  Outcome = "failed"  // it was tried and did not succeed
+)
+
+// Entry is one thing that happened. Every field is public to auditors: no token, no secret, no body of a request is ever put in.
+type Entry struct {
+	Index       int64             `json:"index"` // position in the log, from 0; set by the log
+	At          time.Time         `json:"at"`
+	Actor       string            `json:"actor"`  // a person, or "curfew" for timers and the reconciler
+	Action      string            `json:"action"` // object.verb: request.create, request.approve, grant.open, grant.shut, protection.on, drift.repair …
+	Outcome     Outcome           `json:"outcome"`
+	Object      string            `json:"object,omitempty"` // id of the request, grant, or resource
+	VM          string            `json:"vm,omitempty"`     // name of the machine, where one is concerned
+	Request     string            `json:"request,omitempty"`
+	Message     string            `json:"message"` // one line in words
+	Detail      map[string]string `json:"detail,omitempty"`
+	Correlation string            `json:"correlation,omitempty"`
+	Late        bool              `json:"late,omitempty"` // recorded after the fact, because the log could not be written then
+}
+
+// Record returns the bytes that are hashed and stored: JSON with a fixed order of fields and sorted detail.
+func (e Entry) Record() ([]byte, error) { return json.Marshal(e) }
