@@ -1,0 +1,444 @@
+package netsec
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"go4.org/netipx"
+)
+
+// outcome is a set of possible results of a rule list.
+type outcome uint8
+
+const (
+	outAllow outcome = 1 << iota // let in; for a security admin rule AlwaysAllow
+	outDeny
+	outPass // go on to the NSGs: Allow of a security admin rule, or none matched
+)
+
+func (o outcome) single() bool { return o&(o-1) == 0 }
+
+func (o outcome) access() Access {
+	switch o {
+	case outAllow:
+		return Allow
+	case outDeny:
+		return Deny
+	}
+	return Unknown
+}
+
+// atom is a part of a rule's source or destination that holds for an unknown part of scope.
+type atom struct {
+	// bit stands for "the address belongs to it" among the atoms of one rule list, so that two rules that name the same
+	// tag are judged together; 0 if there are more than 64. lowers are the bits that fall with it (Storage.WestEurope with
+	// Storage).
+	bit, lowers uint64
+	scope       *addrs
+	id          string // lower-case
+	name        string
+	tag         bool // a service tag; otherwise something that was not read or not understood
+}
+
+type side struct {
+	every bool // every address of both families
+	yes   *addrs
+	atoms []atom
+}
+
+// crule is a rule, ready to be matched.
+type crule struct {
+	protos         uint8
+	out            outcome
+	opaque         bool // a field outside addresses and ports was not understood: never certain
+	tied           bool // shares its priority with a neighbour
+	allDports      bool
+	allSports      bool
+	dportsDim      bool // a destination port range was not understood
+	sportsDim      bool
+	dports, sports []PortRange
+	src, dst       side
+	prio           int
+	ref            *RuleRef
+	why            string
+}
+
+// ruleList is a compiled list of rules of one direction, in the order of evaluation.
+type ruleList struct {
+	rules []crule
+	end   outcome // when no rule matches
+}
+
+// Compiled is an NSG with its default rules, ready for questions.
+type Compiled struct {
+	ID, Name string
+	in, out  ruleList
+	place    *place
+}
+
+// place is Env in compiled form.
+type place struct {
+	env      Env
+	vnetSet  *netipx.IPSet // as given, with the host's address
+	vnet     *addrs
+	internet *addrs
+	// maybeInternet are public addresses that belong to the virtual network only by a default route: the documentation
+	// does not say whether Internet still holds them.
+	maybeInternet *addrs
+	unknownVnet   bool
+	sets          map[string]*addrs // by text, for sharing
+}
+
+func newPlace(env Env) *place {
+	p := &place{env: env, unknownVnet: true, sets: map[string]*addrs{}}
+	var narrow, wide netipx.IPSetBuilder
+	for _, x := range env.VirtualNetwork {
+		if x = plainPrefix(x); !x.IsValid() {
+			continue
+		}
+		p.unknownVnet = false
+		wide.AddPrefix(x)
+		if x.Bits() > 0 {
+			narrow.AddPrefix(x)
+		}
+	}
+	narrowSet, wideSet := built(&narrow), built(&wide)
+	p.vnetSet = or(wideSet, prefixSet(netip.PrefixFrom(platformV4, 32)))
+	p.vnet = newAddrs(p.vnetSet)
+	p.internet = newAddrs(minus(publicSet, wideSet))
+	p.maybeInternet = newAddrs(minus(and(publicSet, wideSet), narrowSet))
+	return p
+}
+
+// vnetZone is what Reachable counts as the virtual network: a default route does not make the Internet a part of it.
+func (p *place) vnetZone() *netipx.IPSet {
+	var b netipx.IPSetBuilder
+	for _, x := range p.env.VirtualNetwork {
+		if x = plainPrefix(x); x.IsValid() && x.Bits() > 0 {
+			b.AddPrefix(x)
+		}
+	}
+	b.RemoveSet(platformSet)
+	if p.unknownVnet {
+		b.AddSet(privateSet)
+	}
+	return built(&b)
+}
+
+// Compile prepares an NSG for questions. It never fails and drops nothing: a rule that is wrong or cannot be parsed makes
+// the verdict Unknown where it could match and where that would change the verdict. Env and the rules must not be changed
+// afterwards.
+func Compile(g Group, env Env) *Compiled {
+	p := newPlace(env)
+	c := &Compiled{ID: g.ID, Name: g.Name, place: p}
+	group := cmp.Or(g.ID, g.Name)
+	for _, inbound := range []bool{true, false} {
+		var rs []crule
+		for i := range g.Rules {
+			if r := &g.Rules[i]; r.Inbound == inbound {
+				rs = append(rs, p.compileRule(r, group))
+			}
+		}
+		order(rs)
+		for i := range defaultRules {
+			if d := defaultRules[i]; d.Inbound == inbound {
+				cr := p.compileRule(&d, group)
+				cr.opaque, cr.why, cr.ref.Default = false, uncertainty(&cr, nil), true
+				rs = append(rs, cr)
+			}
+		}
+		if l := finish(rs, outDeny); inbound {
+			c.in = l
+		} else {
+			c.out = l
+		}
+	}
+	return c
+}
+
+// defaultRules stand in every NSG and cannot be removed (FACTS 2.2).
+var defaultRules = []Rule{
+	defaultRule("AllowVnetInBound", 65000, true, Allow, "VirtualNetwork", "VirtualNetwork"),
+	defaultRule("AllowAzureLoadBalancerInBound", 65001, true, Allow, "AzureLoadBalancer", "*"),
+	defaultRule("DenyAllInBound", 65500, true, Deny, "*", "*"),
+	defaultRule("AllowVnetOutBound", 65000, false, Allow, "VirtualNetwork", "VirtualNetwork"),
+	defaultRule("AllowInternetOutBound", 65001, false, Allow, "*", "Internet"),
+	defaultRule("DenyAllOutBound", 65500, false, Deny, "*", "*"),
+}
+
+func defaultRule(name string, prio int, in bool, a Access, src, dst string) Rule {
+	return Rule{Name: name, Priority: prio, Inbound: in, Access: a, Protocol: "*", Sources: []string{src},
+		Destinations: []string{dst}, SourcePorts: []string{"*"}, DestinationPorts: []string{"*"}}
+}
+
+// order sorts by priority; rules whose priority is not understood come first, where "perhaps" covers every place.
+func order(rs []crule) {
+	slices.SortStableFunc(rs, func(a, b crule) int {
+		if a.opaque != b.opaque {
+			if a.opaque {
+				return -1
+			}
+			return 1
+		}
+		return cmp.Compare(a.prio, b.prio)
+	})
+	for i := 1; i < len(rs); i++ {
+		if rs[i].prio == rs[i-1].prio && !rs[i].opaque && !rs[i-1].opaque {
+			rs[i].tied, rs[i-1].tied = true, true
+		}
+	}
+}
+
+// finish numbers the atoms of the list.
+func finish(rs []crule, end outcome) ruleList {
+	bits := map[string]uint64{}
+	visit := func(f func(a *atom)) {
+		for i := range rs {
+			for _, s := range []*side{&rs[i].src, &rs[i].dst} {
+				for j := range s.atoms {
+					f(&s.atoms[j])
+				}
+			}
+		}
+	}
+	visit(func(a *atom) {
+		if _, ok := bits[a.id]; !ok && len(bits) < 64 {
+			bits[a.id] = 1 << len(bits)
+		}
+	})
+	visit(func(a *atom) {
+		a.bit = bits[a.id]
+		a.lowers = a.bit
+		for id, b := range bits {
+			if a.tag && strings.HasPrefix(id, a.id+".") {
+				a.lowers |= b
+			}
+		}
+	})
+	return ruleList{rules: rs, end: end}
+}
+
+func (p *place) compileRule(r *Rule, group string) crule {
+	c := crule{prio: r.Priority, ref: &RuleRef{Name: r.Name, Priority: r.Priority, GroupID: group}}
+	var faults []string
+	switch r.Access {
+	case Allow:
+		c.out = outAllow
+	case Deny:
+		c.out = outDeny
+	default:
+		c.out = outAllow | outDeny
+		faults = append(faults, "its access is not known")
+	}
+	if r.Priority < 100 || r.Priority > 4096 {
+		c.opaque = true
+		faults = append(faults, fmt.Sprintf("its priority %d is not from 100 to 4096", r.Priority))
+	}
+	src, srcFaults := p.compileSide(r.Sources, r.SourceASGs, "source", r.Inbound)
+	dst, dstFaults := p.compileSide(r.Destinations, r.DestinationASGs, "destination", !r.Inbound)
+	c.src, c.dst = src, dst
+	faults = append(append(faults, srcFaults...), dstFaults...)
+	faults = append(faults, c.compilePorts(r.Protocol, r.SourcePorts, r.DestinationPorts)...)
+	c.why = uncertainty(&c, faults)
+	c.ref.width = widthOf(p, r)
+	return c
+}
+
+// compilePorts sets protocol and ports and returns what is not understood.
+func (c *crule) compilePorts(protocol string, sports, dports []string) []string {
+	var faults []string
+	if proto, err := ParseProtocol(protocol); err != nil {
+		c.protos, c.opaque = allProtocols, true
+		faults = append(faults, fmt.Sprintf("its protocol %q is not understood", protocol))
+	} else {
+		c.protos = proto.bits()
+	}
+	parse := func(ss []string, what string) (rs []PortRange, all, dim bool) {
+		for _, s := range ss {
+			r, err := ParsePortRange(s)
+			if err != nil {
+				dim = true
+				faults = append(faults, fmt.Sprintf("its %s port %q is not understood", what, s))
+				continue
+			}
+			all = all || r == AllPorts
+			rs = append(rs, r)
+		}
+		if len(ss) == 0 {
+			dim = true
+			faults = append(faults, "it names no "+what+" port")
+		}
+		return rs, all, dim && !all
+	}
+	c.sports, c.allSports, c.sportsDim = parse(sports, "source")
+	c.dports, c.allDports, c.dportsDim = parse(dports, "destination")
+	return faults
+}
+
+// uncertainty is the text of Decision.Why for the rule, made beforehand so that judging allocates nothing.
+func uncertainty(c *crule, faults []string) string {
+	for _, s := range []*side{&c.src, &c.dst} {
+		for _, a := range s.atoms {
+			if a.tag {
+				faults = append(faults, "the addresses of the service tag "+a.name+" are not known")
+			}
+		}
+	}
+	if len(faults) == 0 {
+		return ""
+	}
+	return c.ref.String() + ": " + strings.Join(faults, "; ")
+}
+
+// compileSide compiles the sources or destinations of a rule. far is true for the side of the other party, whose address
+// may lie anywhere; the near side is in the virtual network itself.
+func (p *place) compileSide(texts, asgs []string, what string, far bool) (side, []string) {
+	var (
+		s      side
+		sets   []*netipx.IPSet
+		faults []string
+		last   *addrs
+	)
+	for _, text := range texts {
+		t := strings.TrimSpace(text)
+		lower := strings.ToLower(t)
+		if lower == "*" || lower == "any" {
+			s.every = true
+			continue
+		}
+		if a, ok := p.address(lower); ok {
+			sets, last = append(sets, a.set), a
+			continue
+		}
+		if !isTagName(t) {
+			s.atoms = append(s.atoms, atom{scope: every, id: "?" + lower, name: t})
+			faults = append(faults, fmt.Sprintf("its %s %q is not understood", what, text))
+			continue
+		}
+		a, at := p.tag(lower, t, far)
+		if a != nil {
+			sets, last = append(sets, a.set), a
+		}
+		if at != nil {
+			s.atoms = append(s.atoms, *at)
+		}
+	}
+	for _, id := range asgs {
+		lower := strings.ToLower(id)
+		if members, ok := p.env.ASGs[lower]; ok {
+			sets, last = append(sets, addrSet(members)), nil
+			continue
+		}
+		// Members are private addresses of one virtual network; only with floating IP is the destination another address.
+		scope := every
+		if far && !p.unknownVnet {
+			scope = newAddrs(or(p.vnetSet, privateSet))
+		}
+		s.atoms = append(s.atoms, atom{scope: scope, id: "asg:" + lower, name: id})
+		faults = append(faults, "the members of its "+what+" application security group "+id+" are not known")
+	}
+	if len(texts)+len(asgs) == 0 {
+		s.atoms = append(s.atoms, atom{scope: every, id: "?none:" + what, name: "none"})
+		faults = append(faults, "it names no "+what)
+	}
+	switch {
+	case s.every:
+		s.yes, s.atoms, faults = every, nil, nil
+	case len(sets) == 0:
+		s.yes = nowhere
+	case len(sets) == 1 && last != nil:
+		s.yes = last
+	default:
+		s.yes = newAddrs(or(sets...))
+	}
+	return s, faults
+}
+
+// address reads an address or CIDR range. Bits below the mask are ignored.
+func (p *place) address(s string) (*addrs, bool) {
+	if a, ok := p.sets[s]; ok {
+		return a, true
+	}
+	x, ok := ParsePrefix(s)
+	if !ok {
+		return nil, false
+	}
+	a := newAddrs(prefixSet(x))
+	p.sets[s] = a
+	return a, true
+}
+
+// ParsePrefix reads an address or CIDR range as NSG rules hold them; an address is a range of one. Bits below the mask are
+// cleared. Service tags and "*" are not prefixes.
+func ParsePrefix(s string) (netip.Prefix, bool) {
+	s = strings.TrimSpace(s)
+	if a, err := netip.ParseAddr(s); err == nil {
+		if a.Zone() != "" {
+			return netip.Prefix{}, false
+		}
+		a = a.Unmap()
+		return netip.PrefixFrom(a, a.BitLen()), true
+	}
+	x, err := netip.ParsePrefix(s)
+	if err != nil {
+		return netip.Prefix{}, false
+	}
+	return plainPrefix(x), true
+}
+
+// isTagName reports whether s has the form of a service tag: AzureCloud.westeurope, Storage, VIRTUAL_NETWORK.
+func isTagName(s string) bool {
+	if s == "" || s[len(s)-1] == '.' {
+		return false
+	}
+	for i := 0; i < len(s); i++ {
+		c := s[i] | 0x20
+		letter := c >= 'a' && c <= 'z'
+		if !letter && (i == 0 || !(s[i] >= '0' && s[i] <= '9' || s[i] == '.' || s[i] == '_' || s[i] == '-')) {
+			return false
+		}
+	}
+	return true
+}
+
+// tag returns the addresses that surely belong to a service tag, and an atom for those that may.
+func (p *place) tag(lower, name string, far bool) (*addrs, *atom) {
+	switch lower {
+	case "virtualnetwork", "virtual_network": // the second is the spelling of classic deployments
+		if !p.unknownVnet {
+			return p.vnet, nil
+		}
+		if !far { // the machine itself is surely in its network
+			return newAddrs(or(privateSet, p.vnetSet)), nil
+		}
+		return p.vnet, &atom{scope: newAddrs(privateSet), id: "virtualnetwork", name: "VirtualNetwork", tag: true}
+	case "internet":
+		if len(p.maybeInternet.v4)+len(p.maybeInternet.v6) > 0 {
+			return p.internet, &atom{scope: p.maybeInternet, id: "internet", name: "Internet", tag: true}
+		}
+		return p.internet, nil
+	case "azureloadbalancer", "azure_loadbalancer":
+		return newAddrs(platformSet), nil
+	}
+	if prefixes, ok := p.env.Tags[lower]; ok {
+		key := "tag:" + lower
+		if p.sets[key] == nil {
+			p.sets[key] = newAddrs(prefixSet(prefixes...))
+		}
+		return p.sets[key], nil
+	}
+	// Service tags hold public addresses, but for those of the platform itself (DNS, IMDS, licensing).
+	scope := publicAddrs
+	if strings.HasPrefix(lower, "azureplatform") {
+		scope = platformAddrs
+	}
+	return nil, &atom{scope: scope, id: lower, name: name, tag: true}
+}
+
+var (
+	publicAddrs   = newAddrs(publicSet)
+	platformAddrs = newAddrs(or(publicSet, platformSet, linkLocal))
+)

@@ -1,0 +1,72 @@
+package netsec
+
+import (
+	"encoding/binary"
+	"math/bits"
+	"strings"
+
+	"go4.org/netipx"
+)
+
+// width says how much of the Internet a rule's own sources take in.
+type width struct {
+	broad     bool          // beyond the threshold of Exposed by itself
+	anyTenant *netipx.IPSet // known addresses of tags that any tenant can send from
+}
+
+func widthOf(p *place, r *Rule) *width {
+	s, _ := p.compileSide(r.Sources, r.SourceASGs, "source", r.Inbound)
+	return p.widthOf(r.Sources, &s)
+}
+
+func (p *place) widthOf(sources []string, s *side) *width {
+	w := &width{}
+	for _, t := range sources {
+		t = strings.ToLower(strings.TrimSpace(t))
+		if AnyTenant(t) && p.env.Tags[t] != nil {
+			w.anyTenant = or(w.anyTenant, prefixSet(p.env.Tags[t]...))
+			w.broad = true
+		}
+	}
+	var tags []string
+	for _, a := range s.atoms {
+		tags = append(tags, a.name)
+	}
+	w.broad = w.broad || Exposed(s.yes.set, tags)
+	return w
+}
+
+// AnyTenant reports whether any Azure customer can send from the service tag: Internet, AzureCloud and its regions (the
+// documentation of service tags warns of the latter).
+func AnyTenant(tag string) bool {
+	t := strings.ToLower(tag)
+	return t == "internet" || t == "azurecloud" || strings.HasPrefix(t, "azurecloud.")
+}
+
+// Exposed reports whether a set of sources counts as the Internet at large: more than a /8 of public IPv4 or a /16 of
+// public IPv6 in union, or a tag that any tenant can send from. Private addresses do not count.
+func Exposed(ips *netipx.IPSet, tags []string) bool {
+	for _, t := range tags {
+		if AnyTenant(t) {
+			return true
+		}
+	}
+	if ips == nil {
+		return false
+	}
+	var v4, v6 uint64 // addresses, and /64 networks
+	for _, r := range and(ips, publicSet).Ranges() {
+		a, b := r.From(), r.To()
+		if a.Is4() {
+			x, y := a.As4(), b.As4()
+			v4 += uint64(binary.BigEndian.Uint32(y[:])) - uint64(binary.BigEndian.Uint32(x[:])) + 1
+			continue
+		}
+		x, y := a.As16(), b.As16()
+		sum, carry := bits.Add64(v6, binary.BigEndian.Uint64(y[:8])-binary.BigEndian.Uint64(x[:8])+1, 0)
+		if v6 = sum; carry != 0 {
+			return true
+		}
+	}
+	return v4 > 1<<24 || v6 > 1<<48
+}

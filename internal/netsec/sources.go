@@ -1,0 +1,505 @@
+package netsec
+
+import (
+	"net/netip"
+	"slices"
+	"sort"
+	"strings"
+
+	"go4.org/netipx"
+)
+
+// Piece is a part of the possible sources of traffic to one destination, judged alike by one NSG.
+//
+// Pieces without a tag are disjoint in addresses, ports, source ports and protocol, and together hold every source of the
+// destination's address family. They say what happens to sources that are in no service tag with unknown addresses. A
+// piece with a Tag says what happens instead to those sources among IPs that belong to the tag.
+type Piece struct {
+	IPs *netipx.IPSet
+	// Tag is the service tag, several joined by "+" where a source must be in all of them; Tags are the same in a list.
+	Tag  string
+	Tags []string
+	// Protocol is TCP or UDP where the question was Any.
+	Protocol Protocol
+	Ports    PortRange
+	// SourcePorts is AllPorts but where a rule is restricted by source port.
+	SourcePorts PortRange
+	Access      Access
+	Rule        *RuleRef
+	Why         string
+}
+
+// PathPiece is a Piece judged over all layers of a path.
+type PathPiece struct {
+	Piece
+	Hops    []Hop
+	Decider int // as in Verdict
+}
+
+// Sources divides all possible sources of inbound traffic to dst into pieces. ports are ignored for protocols without
+// ports. Any is answered for TCP and UDP apart. An invalid dst gives nil.
+func (c *Compiled) Sources(dst netip.Addr, proto Protocol, ports PortRange) []Piece {
+	p := Path{NIC: c}
+	var out []Piece
+	for _, pp := range p.Sources(dst, proto, ports) {
+		out = append(out, pp.Piece)
+	}
+	return out
+}
+
+// Sources divides all possible sources of inbound traffic to dst into pieces, judged over all layers.
+func (p Path) Sources(dst netip.Addr, proto Protocol, ports PortRange) []PathPiece {
+	dst = dst.Unmap().WithZone("")
+	if !dst.IsValid() || proto > AH {
+		return nil
+	}
+	protos := []Protocol{proto}
+	if proto == Any {
+		protos = []Protocol{TCP, UDP}
+	}
+	if ports.Last < ports.First {
+		return nil
+	}
+	var out []PathPiece
+	for _, pr := range protos {
+		s := newSweep(&p, dst, pr, ports)
+		out = append(out, s.run()...)
+	}
+	return out
+}
+
+// sweep answers one Sources call for one protocol.
+type sweep struct {
+	path  *Path
+	dst   netip.Addr
+	proto Protocol
+	ports PortRange
+	ls    [3]*ruleList
+	names [3]Layer
+	n     int
+	rules [3][]*crule // those that may match destination, protocol and ports
+	zone  *netipx.IPSet
+}
+
+func newSweep(p *Path, dst netip.Addr, proto Protocol, ports PortRange) *sweep {
+	s := &sweep{path: p, dst: dst, proto: proto, ports: ports}
+	if !proto.hasPorts() {
+		s.ports = AllPorts
+	}
+	s.ls, s.names, s.n = p.layers(true)
+	k := keyOf(dst)
+	for i := range s.n {
+		for j := range s.ls[i].rules {
+			r := &s.ls[i].rules[j]
+			if r.protos&proto.bits() != 0 && r.dst.can(&k, 0) && (r.allDports || r.dportsDim || overlaps(r.dports, s.ports)) {
+				s.rules[i] = append(s.rules[i], r)
+			}
+		}
+	}
+	if s.path.Subnet == nil && s.path.NIC == nil {
+		pl := p.place()
+		s.zone = minus(publicSet, pl.vnetZone())
+	}
+	return s
+}
+
+func overlaps(rs []PortRange, p PortRange) bool {
+	return slices.ContainsFunc(rs, func(r PortRange) bool { return r.Overlaps(p) })
+}
+
+// cuts divides within into the intervals in which no rule changes its mind.
+func (s *sweep) cuts(within PortRange, of func(*crule) []PortRange) []PortRange {
+	starts := map[int]bool{int(within.First): true}
+	if s.proto.hasPorts() {
+		for i := range s.n {
+			for _, r := range s.rules[i] {
+				for _, p := range of(r) {
+					if p.First > within.First && p.First <= within.Last {
+						starts[int(p.First)] = true
+					}
+					if p.Last >= within.First && p.Last < within.Last {
+						starts[int(p.Last)+1] = true
+					}
+				}
+			}
+		}
+	}
+	var at []int
+	for x := range starts {
+		at = append(at, x)
+	}
+	sort.Ints(at)
+	var out []PortRange
+	for i, x := range at {
+		last := int(within.Last)
+		if i+1 < len(at) {
+			last = at[i+1] - 1
+		}
+		out = append(out, PortRange{uint16(x), uint16(last)})
+	}
+	return out
+}
+
+// region is a set of sources on its way through the layers.
+type region struct {
+	ips  *netipx.IPSet
+	rs   [3]result
+	via  bool // a tag that is assumed made the difference
+	done bool
+}
+
+func (s *sweep) run() []PathPiece {
+	all := family(s.dst)
+	var out []PathPiece
+	for _, sp := range s.cuts(AllPorts, func(r *crule) []PortRange { return r.sports }) {
+		for _, dp := range s.cuts(s.ports, func(r *crule) []PortRange { return r.dports }) {
+			q := query{dst: keyOf(s.dst), sport: sp.First, dport: dp.First, proto: s.proto.bits(), ports: s.proto.hasPorts()}
+			for _, g := range s.through(q, all, nil) {
+				out = append(out, s.pieces(g, nil, dp, sp)...)
+			}
+			for _, a := range s.assumptions() {
+				for _, g := range s.through(q, and(all, a.scope), a.ids) {
+					if g.via {
+						out = append(out, s.pieces(g, a.names, dp, sp)...)
+					}
+				}
+			}
+		}
+	}
+	return merge(out)
+}
+
+// assumption is a tag, or one tag of each of several layers, that a source is taken to belong to.
+type assumption struct {
+	ids   map[string]bool // with the tags that hold it: who is in Storage.WestEurope is in Storage
+	names []string
+	scope *netipx.IPSet
+}
+
+// assumptions returns every combination of tags that can make a difference: within one layer the first matching rule is
+// the first of any single tag, so one tag a layer is enough.
+func (s *sweep) assumptions() []assumption {
+	perLayer := make([]map[string]*atom, 0, 3)
+	every := map[string]*atom{}
+	for i := range s.n {
+		m := map[string]*atom{}
+		for _, r := range s.rules[i] {
+			for j := range r.src.atoms {
+				if a := &r.src.atoms[j]; a.tag {
+					m[a.id], every[a.id] = a, a
+				}
+			}
+		}
+		if len(m) > 0 {
+			perLayer = append(perLayer, m)
+		}
+	}
+	combos := map[string][]*atom{}
+	var add func(i int, picked []*atom)
+	add = func(i int, picked []*atom) {
+		if i == len(perLayer) {
+			if len(picked) > 0 {
+				ids := map[string]*atom{}
+				for _, a := range picked {
+					ids[a.id] = a
+				}
+				var names []string
+				for id := range ids {
+					names = append(names, id)
+				}
+				sort.Strings(names)
+				var as []*atom
+				for _, id := range names {
+					as = append(as, ids[id])
+				}
+				combos[strings.Join(names, "+")] = as
+			}
+			return
+		}
+		add(i+1, picked)
+		for _, a := range perLayer[i] {
+			add(i+1, append(slices.Clone(picked), a))
+		}
+	}
+	add(0, nil)
+	var keys []string
+	for k := range combos {
+		keys = append(keys, k)
+	}
+	sort.Strings(keys)
+	var out []assumption
+	for _, k := range keys {
+		as := combos[k]
+		x := assumption{ids: map[string]bool{}, scope: everySet}
+		for _, a := range as {
+			x.names = append(x.names, a.name)
+			x.scope = and(x.scope, a.scope.set)
+			x.ids[a.id] = true
+			for id := range every {
+				if strings.HasPrefix(a.id, id+".") {
+					x.ids[id] = true
+				}
+			}
+		}
+		if !isEmpty(x.scope) {
+			out = append(out, x)
+		}
+	}
+	return out
+}
+
+// through sends a set of sources through the layers. assumed holds the tags that the sources are taken to belong to.
+func (s *sweep) through(q query, ips *netipx.IPSet, assumed map[string]bool) []region {
+	regions := []region{{ips: ips}}
+	for i := range s.n {
+		var next []region
+		for _, g := range regions {
+			if g.done {
+				next = append(next, g)
+				continue
+			}
+			for _, part := range s.layer(i, &q, g.ips, assumed) {
+				h := g
+				h.ips, h.via = part.ips, g.via || part.via
+				h.rs[i] = part.result
+				h.done = part.out == outDeny || part.out == outAllow && s.names[i] == LayerAdmin
+				next = append(next, h)
+			}
+		}
+		regions = next
+	}
+	return regions
+}
+
+// part is a set of sources that one layer judges alike.
+type part struct {
+	ips *netipx.IPSet
+	result
+	via   bool
+	first *crule
+	gone  uint64
+	tied  int // the priority whose rules may still join in, once one has matched
+}
+
+func (p part) finish() part {
+	if !p.out.single() && p.first != nil {
+		p.ref, p.why = p.first.ref, p.first.reason()
+	}
+	return p
+}
+
+// layer judges sources by the rules of one layer.
+func (s *sweep) layer(i int, q *query, ips *netipx.IPSet, assumed map[string]bool) []part {
+	open := []part{{ips: ips, tied: -1}}
+	var closed []part
+	for _, r := range s.rules[i] {
+		possible, certain := r.portsMatch(q)
+		if !possible {
+			continue
+		}
+		certain = certain && !r.opaque && (r.dst.every || r.dst.yes.contains(&q.dst))
+		var next []part
+		for _, st := range open {
+			if st.tied >= 0 && st.tied != r.prio {
+				closed = append(closed, st)
+				continue
+			}
+			next = append(next, st.split(r, certain, assumed)...)
+		}
+		open = open[:0]
+		for _, st := range next {
+			if st.tied == -2 {
+				st.tied = -1
+				closed = append(closed, st)
+				continue
+			}
+			open = append(open, st)
+		}
+	}
+	for _, st := range open {
+		if st.tied < 0 {
+			st.out |= s.ls[i].end
+			st.ref = nil
+		}
+		closed = append(closed, st)
+	}
+	for j := range closed {
+		closed[j] = closed[j].finish()
+	}
+	return closed
+}
+
+// split divides the part by what the rule does to it: surely matched (tied -2: closed), perhaps matched, not matched.
+func (p part) split(r *crule, certain bool, assumed map[string]bool) []part {
+	yes := r.src.yes.set
+	if r.src.every {
+		yes = everySet
+	}
+	var viaTag, dim *netipx.IPSet // in an assumed tag; in something that was not read
+	for j := range r.src.atoms {
+		a := &r.src.atoms[j]
+		switch {
+		case a.tag && assumed[a.id]:
+			viaTag = or(viaTag, a.scope.set)
+		case !a.tag && a.bit&p.gone == 0:
+			dim = or(dim, a.scope.set)
+		}
+	}
+	rest := p.ips
+	var out []part
+	take := func(set *netipx.IPSet, sure, via bool) {
+		if set == nil {
+			return
+		}
+		ips := and(rest, set)
+		if isEmpty(ips) {
+			return
+		}
+		rest = minus(rest, ips)
+		n := p
+		n.ips = ips
+		n.out |= r.out
+		n.via = n.via || via
+		if p.tied >= 0 { // already decided by a rule of the same priority
+			if n.first == nil {
+				n.first = r
+			}
+			out = append(out, n)
+			return
+		}
+		if !sure || !r.out.single() {
+			if n.first == nil {
+				n.first = r
+			}
+		}
+		if !sure {
+			if certain && !r.tied {
+				n.gone |= r.src.lowersOf(assumed)
+			}
+			out = append(out, n)
+			return
+		}
+		n.ref, n.tied = r.ref, -2
+		if r.tied {
+			n.tied = r.prio
+		}
+		if n.first == nil && !n.out.single() {
+			n.first = r
+		}
+		out = append(out, n)
+	}
+	take(yes, certain, false)
+	take(viaTag, certain, true)
+	take(dim, false, false)
+	if !isEmpty(rest) {
+		n := p
+		n.ips = rest
+		out = append(out, n)
+	}
+	return out
+}
+
+// lowersOf returns the bits of all atoms that are not tags.
+func (s *side) lowersOf(map[string]bool) (bits uint64) {
+	for i := range s.atoms {
+		if !s.atoms[i].tag {
+			bits |= s.atoms[i].lowers
+		}
+	}
+	return bits
+}
+
+// pieces turns a region into pieces: where no NSG applies, the Internet is judged apart.
+func (s *sweep) pieces(g region, tags []string, dp, sp PortRange) []PathPiece {
+	if s.path.Subnet != nil || s.path.NIC != nil {
+		return []PathPiece{s.piece(g, g.ips, false, tags, dp, sp)}
+	}
+	var out []PathPiece
+	if x := and(g.ips, s.zone); !isEmpty(x) {
+		out = append(out, s.piece(g, x, true, tags, dp, sp))
+	}
+	if x := minus(g.ips, s.zone); !isEmpty(x) {
+		out = append(out, s.piece(g, x, false, tags, dp, sp))
+	}
+	return out
+}
+
+func (s *sweep) piece(g region, ips *netipx.IPSet, internet bool, tags []string, dp, sp PortRange) PathPiece {
+	x := PathPiece{Piece: Piece{IPs: ips, Tags: tags, Tag: strings.Join(tags, "+"), Protocol: s.proto, Ports: dp, SourcePorts: sp}}
+	src := ips.Ranges()[0].From()
+	pk := Packet{Src: src, Dst: s.dst, Inbound: true}
+	_ = internet
+	a, d, why := s.path.combine(nil, &pk, &s.ls, &s.names, &g.rs, s.seen(&g))
+	x.Access, x.Why, x.Decider = a, why, d
+	for i := range s.n {
+		if g.rs[i].out == 0 {
+			break
+		}
+		h := s.path.hop(s.names[i], g.rs[i])
+		x.Hops = append(x.Hops, h)
+		if h.Access == Deny || h.Final {
+			break
+		}
+	}
+	if s.path.Subnet == nil && s.path.NIC == nil && (len(x.Hops) == 0 || x.Hops[0].Access == Allow) {
+		ba, bwhy := s.path.bare(s.path.fromInternet(&pk), len(x.Hops) > 0 && x.Hops[0].Final)
+		x.Hops = append(x.Hops, Hop{Layer: LayerNone, Access: ba, Why: bwhy})
+		if x.Decider < 0 || ba != Allow {
+			x.Decider = len(x.Hops) - 1
+		}
+	}
+	if x.Decider >= 0 && x.Decider < len(x.Hops) {
+		x.Rule = x.Hops[x.Decider].Rule
+	}
+	return x
+}
+
+func (s *sweep) seen(g *region) int {
+	for i := range s.n {
+		if g.rs[i].out == 0 {
+			return i
+		}
+	}
+	return s.n
+}
+
+// merge joins pieces that differ only in adjacent ports or source ports.
+func merge(ps []PathPiece) []PathPiece {
+	for again := true; again; {
+		again = false
+		var out []PathPiece
+	next:
+		for _, p := range ps {
+			for i := range out {
+				o := &out[i]
+				if !o.like(&p) {
+					continue
+				}
+				switch {
+				case o.SourcePorts == p.SourcePorts && int(o.Ports.Last)+1 == int(p.Ports.First):
+					o.Ports.Last, again = p.Ports.Last, true
+					continue next
+				case o.Ports == p.Ports && int(o.SourcePorts.Last)+1 == int(p.SourcePorts.First):
+					o.SourcePorts.Last, again = p.SourcePorts.Last, true
+					continue next
+				}
+			}
+			out = append(out, p)
+		}
+		ps = out
+	}
+	return ps
+}
+
+// like reports whether two pieces have the same sources and the same way through the layers.
+func (p *PathPiece) like(o *PathPiece) bool {
+	if p.Access != o.Access || p.Tag != o.Tag || p.Protocol != o.Protocol || p.Decider != o.Decider || len(p.Hops) != len(o.Hops) || p.Why != o.Why {
+		return false
+	}
+	for i := range p.Hops {
+		if p.Hops[i].Rule != o.Hops[i].Rule || p.Hops[i].Access != o.Hops[i].Access {
+			return false
+		}
+	}
+	return p.IPs.Equal(o.IPs)
+}
