@@ -13,6 +13,7 @@ type ProtectedPort struct {
 	Protocol Protocol       `json:"protocol"`
 	Max      time.Duration  `json:"max"`     // longest access time; zero: the policy's alone
 	Sources  []netip.Prefix `json:"sources"` // allowed sources; empty: the policy's alone
+	Places   []Place        `json:"places"`  // where its shield stands, and the addresses that it names there
 }
 
 // Exemption is a standing way in that protect leaves, named and shown in the plan: a Bastion subnet, a load balancer's probe.
@@ -34,10 +35,11 @@ type ProtectionState string
 
 // The states of a protection.
 const (
-	ProtectionOn      ProtectionState = "on"      // the effective verdict was deny when last read (P4)
-	ProtectionPending ProtectionState = "pending" // being written
-	ProtectionFailed  ProtectionState = "failed"  // written or not, the effective verdict is not deny; Why says by which rule
-	ProtectionRemoved ProtectionState = "off"
+	ProtectionOn       ProtectionState = "on"       // the effective verdict was deny when last read (P4)
+	ProtectionPending  ProtectionState = "pending"  // being written
+	ProtectionFailed   ProtectionState = "failed"   // written or not, the effective verdict is not deny; Why says by which rule
+	ProtectionRemoving ProtectionState = "removing" // being switched off; what was replaced is to be put back
+	ProtectionRemoved  ProtectionState = "off"
 )
 
 // Protection is JIT switched on for a machine.
@@ -45,19 +47,31 @@ type Protection struct {
 	VM         VM              `json:"vm"`
 	Ports      []ProtectedPort `json:"ports"`
 	Exemptions []Exemption     `json:"exemptions"`
+	Consents   []RuleRef       `json:"consents"` // foreign rules that a person named as replaceable (P3)
 	Replaced   []Replacement   `json:"replaced"`
 	State      ProtectionState `json:"state"`
 	Why        string          `json:"why"`
 	By         string          `json:"by"`
 	At         time.Time       `json:"at"`
 	CheckedAt  time.Time       `json:"checked_at"` // when the effective verdict was last read
-	Places     []Place         `json:"places"`
+	Places     []Place         `json:"places"`     // of all its ports together
 	Version    int64           `json:"version"`
+}
+
+// RuleRef names one rule of an NSG.
+type RuleRef struct {
+	NSG  string `json:"nsg"` // resource id
+	Rule string `json:"rule"`
+}
+
+// Shields tells whether the protection's shields are to stand.
+func (p Protection) Shields() bool {
+	return p.State == ProtectionOn || p.State == ProtectionPending || p.State == ProtectionFailed
 }
 
 // Covers returns the protected port that holds every port of t, if one does and the protection is on.
 func (p Protection) Covers(ports Ports, proto Protocol) (ProtectedPort, bool) {
-	if p.State == ProtectionRemoved {
+	if !p.Shields() {
 		return ProtectedPort{}, false
 	}
 	i := slices.IndexFunc(p.Ports, func(q ProtectedPort) bool { return q.Protocol == proto && q.Ports.Contains(ports) })
@@ -72,7 +86,7 @@ func (p Protection) Check(t Target, source netip.Prefix, d time.Duration) error 
 	q, ok := p.Covers(t.Ports, t.Protocol)
 	if !ok {
 		have := "none of its ports is"
-		if len(p.Ports) > 0 && p.State != ProtectionRemoved {
+		if len(p.Ports) > 0 && p.Shields() {
 			var s []string
 			for _, q := range p.Ports {
 				s = append(s, q.Ports.String()+"/"+string(q.Protocol))
