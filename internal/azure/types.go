@@ -1,3 +1,8 @@
+// Package azure is the only importer of the Azure SDK: credentials, clouds, the few calls that Curfew makes, the types of what
+// they answer, and one classification of what can go wrong.
+//
+// What Azure answers is trusted to be Azure's, not to be complete, current or well formed: bodies are checked, every page is
+// read, ids are compared without case, and whatever could not be read is an error and never an empty answer.
 package azure
 
 import (
@@ -48,15 +53,34 @@ type VM struct {
 				Code string `json:"code"`
 			} `json:"statuses"`
 		} `json:"instanceView"`
+		Extended struct { // Resource Graph keeps the power state here; ARM does not send it
+			InstanceView struct {
+				PowerState struct {
+					Code string `json:"code"`
+				} `json:"powerState"`
+			} `json:"instanceView"`
+		} `json:"extended"`
 	} `json:"properties"`
+}
+
+// PowerState returns "running", "deallocated" and the like, or "" when the machine was read without its instance view.
+func (v VM) PowerState() string {
+	if v.Properties.InstanceView != nil {
+		for _, s := range v.Properties.InstanceView.Statuses {
+			if p, ok := strings.CutPrefix(s.Code, "PowerState/"); ok {
+				return strings.ToLower(p)
+			}
+		}
+	}
+	return strings.ToLower(strings.TrimPrefix(v.Properties.Extended.InstanceView.PowerState.Code, "PowerState/"))
 }
 
 // NIC is a network interface.
 type NIC struct {
 	Resource
 	Properties struct {
-		VirtualMachine       *SubResource `json:"virtualMachine"`
-		NetworkSecurityGroup *SubResource `json:"networkSecurityGroup"`
+		VirtualMachine       *SubResource      `json:"virtualMachine"`
+		NetworkSecurityGroup *SubResource      `json:"networkSecurityGroup"`
 		IPConfigurations     []IPConfiguration `json:"ipConfigurations"`
 	} `json:"properties"`
 }
@@ -100,10 +124,10 @@ type VNet struct {
 		Peerings []struct {
 			ID         string `json:"id"`
 			Properties struct {
-				PeeringState             string       `json:"peeringState"`
-				AllowVirtualNetworkAcces *bool        `json:"allowVirtualNetworkAccess"`
-				RemoteVirtualNetwork     *SubResource `json:"remoteVirtualNetwork"`
-				RemoteAddressSpace       struct {
+				PeeringState              string       `json:"peeringState"`
+				AllowVirtualNetworkAccess *bool        `json:"allowVirtualNetworkAccess"`
+				RemoteVirtualNetwork      *SubResource `json:"remoteVirtualNetwork"`
+				RemoteAddressSpace        struct {
 					AddressPrefixes []string `json:"addressPrefixes"`
 				} `json:"remoteAddressSpace"`
 			} `json:"properties"`
@@ -142,7 +166,15 @@ type LoadBalancer struct {
 			ID         string `json:"id"`
 			Name       string `json:"name"`
 			Properties struct {
-				BackendIPConfigurations []SubResource `json:"backendIPConfigurations"`
+				BackendIPConfigurations      []SubResource `json:"backendIPConfigurations"`
+				LoadBalancerBackendAddresses []struct {
+					Properties struct {
+						IPAddress                       string       `json:"ipAddress"`
+						VirtualNetwork                  *SubResource `json:"virtualNetwork"`
+						Subnet                          *SubResource `json:"subnet"`
+						NetworkInterfaceIPConfiguration *SubResource `json:"networkInterfaceIPConfiguration"`
+					} `json:"properties"`
+				} `json:"loadBalancerBackendAddresses"`
 			} `json:"properties"`
 		} `json:"backendAddressPools"`
 		LoadBalancingRules []struct {
@@ -250,11 +282,3 @@ type SecurityRule struct {
 
 // Inbound tells whether the rule looks at traffic towards the machines.
 func (r SecurityRule) Inbound() bool { return strings.EqualFold(r.Direction, "Inbound") }
-
-// EqualID compares two resource ids as ARM does: without regard to case, and to a slash at the end.
-func EqualID(a, b string) bool {
-	return strings.EqualFold(strings.TrimRight(a, "/"), strings.TrimRight(b, "/"))
-}
-
-// Key returns the form of a resource id that is used as a map key: lower case, no slash at the end.
-func Key(id string) string { return strings.ToLower(strings.TrimRight(id, "/")) }
