@@ -1,0 +1,72 @@
+package api
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Me is who the server takes the caller for.
+type Me struct {
+	Name         string     `json:"name"`
+	Roles        []string   `json:"roles"`
+	Address      netip.Addr `json:"address,omitzero" doc:"Where the call came from: what my-ip means"`
+	Demo         bool       `json:"demo"`
+	Installation string     `json:"installation"`
+	Version      string     `json:"version"`
+}
+
+// AuditEntry is one thing that happened, as it stands in the audit log.
+type AuditEntry struct {
+	Index       int64             `json:"index" doc:"Position in the log, from 0"`
+	At          time.Time         `json:"at"`
+	Actor       string            `json:"actor"`
+	Action      string            `json:"action" doc:"object.verb, for example request.create"`
+	Outcome     string            `json:"outcome" doc:"intent, done, refused or failed"`
+	Object      string            `json:"object,omitempty"`
+	VM          string            `json:"vm,omitempty"`
+	Request     string            `json:"request,omitempty"`
+	Message     string            `json:"message"`
+	Detail      map[string]string `json:"detail,omitempty"`
+	Correlation string            `json:"correlation,omitempty"`
+	Late        bool              `json:"late,omitempty" doc:"Recorded after the fact, because the log could not be written then"`
+}
+
+// Status is the server's own state.
+type Status struct {
+	Ready     bool      `json:"ready"`
+	Hold      string    `json:"hold,omitempty" doc:"Why nothing opens, if so"`
+	Store     string    `json:"store,omitempty" doc:"What is wrong with the store"`
+	Azure     string    `json:"azure,omitempty" doc:"What is wrong with Azure"`
+	LastSweep time.Time `json:"last_sweep,omitzero"`
+	Spooled   int       `json:"spooled" doc:"Entries that wait to be recorded"`
+	Live      int       `json:"live"`
+	Overdue   int       `json:"overdue"`
+	Demo      bool      `json:"demo"`
+	Version   string    `json:"version"`
+}
+
+// SweepReport says what a sweep found and did.
+type SweepReport struct {
+	At       time.Time `json:"at,omitzero"`
+	Places   int       `json:"places" doc:"Places read"`
+	Live     int       `json:"live" doc:"Grants that should be open"`
+	Closed   []string  `json:"closed" doc:"Rules removed that were over or nobody's"`
+	Repaired []string  `json:"repaired" doc:"Drift put right"`
+	Failed   []string  `json:"failed" doc:"What could not be done, with the reason"`
+	Unread   []string  `json:"unread" doc:"What could not be read"`
+}
+
+// Readiness is the answer of /readyz.
+type Readiness struct {
+	Ready   bool     `json:"ready"`
+	Reasons []string `json:"reasons,omitempty"`
+}
+
+// Checkpoint is the head of the audit log at one instant: whoever keeps it can prove later that nothing before it was changed.
+type Checkpoint struct {
+	Size int64     `json:"size" doc:"Entries in the log"`
+	Root string    `json:"root" doc:"Root hash of the Merkle tree, base64"`
+	At   time.Time `json:"at,omitzero"`
+	Note string    `json:"note,omitempty" doc:"The signed checkpoint (C2SP tlog-checkpoint), as it was published"`
+	Key  string    `json:"key,omitempty" doc:"The verifier key of its signature"`
+}
