@@ -99,7 +99,7 @@ func (p *place) compileAdmin(r *AdminRule) crule {
 		faults = append(faults, "its access is not known")
 	}
 	if r.Priority < 1 || r.Priority > 4096 {
-		c.opaque = true
+		c.opaque, c.unplaced = true, true
 		faults = append(faults, fmt.Sprintf("its priority %d is not from 1 to 4096", r.Priority))
 	}
 	sources := adminTexts(r.Sources)

@@ -3,6 +3,7 @@ package netsec
 import (
 	"cmp"
 	"fmt"
+	mathbits "math/bits"
 	"net/netip"
 	"slices"
 	"strings"
@@ -38,7 +39,7 @@ type atom struct {
 	// Storage).
 	bit, lowers uint64
 	scope       *addrs
-	id          string // lower-case
+	id          string // lower-case; empty for what cannot be the same in two rules
 	name        string
 	tag         bool // a service tag; otherwise something that was not read or not understood
 }
@@ -53,7 +54,8 @@ type side struct {
 type crule struct {
 	protos         uint8
 	out            outcome
-	opaque         bool // a field outside addresses and ports was not understood: never certain
+	opaque         bool // protocol or priority was not understood: never certain
+	unplaced       bool // its priority was not understood: it may stand anywhere
 	tied           bool // shares its priority with a neighbour
 	allDports      bool
 	allSports      bool
@@ -69,7 +71,8 @@ type crule struct {
 // ruleList is a compiled list of rules of one direction, in the order of evaluation.
 type ruleList struct {
 	rules []crule
-	end   outcome // when no rule matches
+	end   outcome  // when no rule matches
+	ids   []string // of the atoms, by the index of their bit
 }
 
 // Compiled is an NSG with its default rules, ready for questions.
@@ -146,7 +149,7 @@ func Compile(g Group, env Env) *Compiled {
 		for i := range defaultRules {
 			if d := defaultRules[i]; d.Inbound == inbound {
 				cr := p.compileRule(&d, group)
-				cr.opaque, cr.why, cr.ref.Default = false, uncertainty(&cr, nil), true
+				cr.opaque, cr.unplaced, cr.why, cr.ref.Default = false, false, uncertainty(&cr, nil), true
 				rs = append(rs, cr)
 			}
 		}
@@ -177,8 +180,8 @@ func defaultRule(name string, prio int, in bool, a Access, src, dst string) Rule
 // order sorts by priority; rules whose priority is not understood come first, where "perhaps" covers every place.
 func order(rs []crule) {
 	slices.SortStableFunc(rs, func(a, b crule) int {
-		if a.opaque != b.opaque {
-			if a.opaque {
+		if a.unplaced != b.unplaced {
+			if a.unplaced {
 				return -1
 			}
 			return 1
@@ -186,7 +189,7 @@ func order(rs []crule) {
 		return cmp.Compare(a.prio, b.prio)
 	})
 	for i := 1; i < len(rs); i++ {
-		if rs[i].prio == rs[i-1].prio && !rs[i].opaque && !rs[i-1].opaque {
+		if rs[i].prio == rs[i-1].prio && !rs[i].unplaced && !rs[i-1].unplaced {
 			rs[i].tied, rs[i-1].tied = true, true
 		}
 	}
@@ -205,7 +208,7 @@ func finish(rs []crule, end outcome) ruleList {
 		}
 	}
 	visit(func(a *atom) {
-		if _, ok := bits[a.id]; !ok && len(bits) < 64 {
+		if _, ok := bits[a.id]; !ok && a.id != "" && len(bits) < 64 {
 			bits[a.id] = 1 << len(bits)
 		}
 	})
@@ -213,12 +216,16 @@ func finish(rs []crule, end outcome) ruleList {
 		a.bit = bits[a.id]
 		a.lowers = a.bit
 		for id, b := range bits {
-			if a.tag && strings.HasPrefix(id, a.id+".") {
+			if a.tag && within(id, a.id) {
 				a.lowers |= b
 			}
 		}
 	})
-	return ruleList{rules: rs, end: end}
+	l := ruleList{rules: rs, end: end, ids: make([]string, len(bits))}
+	for id, b := range bits {
+		l.ids[mathbits.TrailingZeros64(b)] = id
+	}
+	return l
 }
 
 func (p *place) compileRule(r *Rule, group string) crule {
@@ -234,7 +241,7 @@ func (p *place) compileRule(r *Rule, group string) crule {
 		faults = append(faults, "its access is not known")
 	}
 	if r.Priority < 100 || r.Priority > 4096 {
-		c.opaque = true
+		c.opaque, c.unplaced = true, true
 		faults = append(faults, fmt.Sprintf("its priority %d is not from 100 to 4096", r.Priority))
 	}
 	src, srcFaults := p.compileSide(r.Sources, r.SourceASGs, "source", r.Inbound)
@@ -243,7 +250,7 @@ func (p *place) compileRule(r *Rule, group string) crule {
 	faults = append(append(faults, srcFaults...), dstFaults...)
 	faults = append(faults, c.compilePorts(r.Protocol, r.SourcePorts, r.DestinationPorts)...)
 	c.why = uncertainty(&c, faults)
-	c.ref.width = widthOf(p, r)
+	c.ref.width = p.widthOf(r.Sources, &c.src)
 	return c
 }
 
@@ -341,7 +348,7 @@ func (p *place) compileSide(texts, asgs []string, what string, far bool) (side, 
 		faults = append(faults, "the members of its "+what+" application security group "+id+" are not known")
 	}
 	if len(texts)+len(asgs) == 0 {
-		s.atoms = append(s.atoms, atom{scope: every, id: "?none:" + what, name: "none"})
+		s.atoms = append(s.atoms, atom{scope: every, name: "none"})
 		faults = append(faults, "it names no "+what)
 	}
 	switch {

@@ -10,31 +10,26 @@ import (
 
 // width says how much of the Internet a rule's own sources take in.
 type width struct {
-	broad     bool          // beyond the threshold of Exposed by itself
+	sources   *netipx.IPSet
+	tags      []string      // with unknown addresses
 	anyTenant *netipx.IPSet // known addresses of tags that any tenant can send from
 }
 
-func widthOf(p *place, r *Rule) *width {
-	s, _ := p.compileSide(r.Sources, r.SourceASGs, "source", r.Inbound)
-	return p.widthOf(r.Sources, &s)
-}
-
 func (p *place) widthOf(sources []string, s *side) *width {
-	w := &width{}
+	w := &width{sources: s.yes.set}
 	for _, t := range sources {
 		t = strings.ToLower(strings.TrimSpace(t))
-		if AnyTenant(t) && p.env.Tags[t] != nil {
-			w.anyTenant = or(w.anyTenant, prefixSet(p.env.Tags[t]...))
-			w.broad = true
+		if known, ok := p.env.Tags[t]; ok && AnyTenant(t) {
+			w.anyTenant = or(w.anyTenant, prefixSet(known...))
 		}
 	}
-	var tags []string
-	for _, a := range s.atoms {
-		tags = append(tags, a.name)
+	for i := range s.atoms {
+		w.tags = append(w.tags, s.atoms[i].name)
 	}
-	w.broad = w.broad || Exposed(s.yes.set, tags)
 	return w
 }
+
+func (w *width) broad() bool { return w.anyTenant != nil || Exposed(w.sources, w.tags) }
 
 // AnyTenant reports whether any Azure customer can send from the service tag: Internet, AzureCloud and its regions (the
 // documentation of service tags warns of the latter).

@@ -113,24 +113,27 @@ func (p *Path) place() *place {
 const (
 	whyNoNSG       = "no NSG applies, and it is not known whether the public address lets traffic in without one"
 	whyAlwaysNoNSG = "a security admin rule always allows, no NSG applies, and no document says whether a Standard public address then lets traffic in"
+	whyEither      = "it is not known which layer denies, but one of them does"
 )
 
 // bare judges traffic that no NSG sees. always is set after an AlwaysAllow.
-func (p *Path) bare(fromInternet, always bool) (Access, string) {
+func (p *Path) bare(fromInternet, always bool) (outcome, string) {
 	switch {
 	case !fromInternet || p.PublicWithoutNSG == Open:
-		return Allow, ""
+		return outAllow, ""
 	case p.PublicWithoutNSG == Closed && always:
-		return Unknown, whyAlwaysNoNSG
+		return outAllow | outDeny, whyAlwaysNoNSG
 	case p.PublicWithoutNSG == Closed:
-		return Deny, ""
+		return outDeny, ""
 	}
-	return Unknown, whyNoNSG
+	return outAllow | outDeny, whyNoNSG
 }
 
-// fromInternet reports whether the packet comes in through a public address.
-func (p *Path) fromInternet(pk *Packet) bool {
-	if !pk.Inbound || !publicSet.Contains(pk.Src.Unmap()) {
+// fromInternet reports whether a packet from the address comes in through a public address. It is asked only where no NSG
+// applies.
+func (p *Path) fromInternet(src netip.Addr) bool {
+	src = src.Unmap()
+	if !publicSet.Contains(src) {
 		return false
 	}
 	vnet := p.VirtualNetwork
@@ -138,14 +141,131 @@ func (p *Path) fromInternet(pk *Packet) bool {
 		vnet = p.Admin.place.env.VirtualNetwork
 	}
 	for _, x := range vnet {
-		if x = plainPrefix(x); x.IsValid() && x.Bits() > 0 && x.Contains(pk.Src.Unmap()) {
+		if x = plainPrefix(x); x.IsValid() && x.Bits() > 0 && x.Contains(src) {
 			return false
 		}
 	}
 	return true
 }
 
-// DecideAccess is Decide without the hops, for hot use: it allocates nothing. Rule is the deciding rule, nil where none
+// judge holds one judgement of a path on its way.
+type judge struct {
+	path  *Path
+	ls    [3]*ruleList
+	names [3]Layer
+	n     int
+	rs    [3]result
+	// bare and always are what happens where no NSG applies, after Allow (or no rule) and after AlwaysAllow of the admin
+	// rules; both are outAllow where an NSG applies.
+	noNSG              bool
+	bare, always       outcome
+	bareWhy, alwaysWhy string
+	q                  *query
+	fixed              map[string]bool // tags the source belongs to, if useFixed
+	useFixed           bool
+}
+
+func (j *judge) start(p *Path, inbound bool) {
+	j.path = p
+	j.ls, j.names, j.n = p.layers(inbound)
+	j.noNSG = p.Subnet == nil && p.NIC == nil
+	j.bare, j.always = outAllow, outAllow
+}
+
+func (j *judge) source(src netip.Addr, inbound bool) {
+	if j.noNSG {
+		from := inbound && j.path.fromInternet(src)
+		j.bare, j.bareWhy = j.path.bare(from, false)
+		j.always, j.alwaysWhy = j.path.bare(from, true)
+	}
+}
+
+// conclude joins the results of the layers: the access, the index of the deciding layer (-1 where none decided), and why
+// it is unknown.
+func (j *judge) conclude() (Access, int, string) {
+	outs, multi, firstMulti := outcome(0), 0, -1
+	on := outPass // what can arrive at the next layer
+	for i := 0; i < j.n && on&outPass != 0; i++ {
+		o := j.rs[i].out
+		if !o.single() {
+			if multi++; firstMulti < 0 {
+				firstMulti = i
+			}
+		}
+		outs |= o & outDeny
+		if j.names[i] == LayerAdmin {
+			if o&outAllow != 0 {
+				outs |= j.always
+			}
+			on = o & outPass
+			continue
+		}
+		if o&outAllow == 0 {
+			on = 0
+		}
+	}
+	if on != 0 {
+		outs |= j.bare
+	}
+	if !outs.single() && multi > 1 {
+		e := explorer{j: j, budget: 100_000}
+		if e.layer(0); e.budget > 0 {
+			outs = e.outs
+		}
+	}
+	switch outs {
+	case outDeny:
+		for i := range j.n {
+			if j.rs[i].out == outDeny {
+				return Deny, i, ""
+			}
+		}
+		if multi > 0 && !j.noNSG {
+			return Deny, firstMulti, whyEither
+		}
+		return Deny, -1, ""
+	case outAllow:
+		if j.n > 0 && j.names[0] == LayerAdmin && j.rs[0].out == outAllow {
+			return Allow, 0, ""
+		}
+		if j.noNSG {
+			return Allow, -1, ""
+		}
+		return Allow, j.n - 1, ""
+	}
+	if firstMulti >= 0 {
+		return Unknown, firstMulti, j.rs[firstMulti].why
+	}
+	if j.bareWhy != "" && on != 0 {
+		return Unknown, -1, j.bareWhy
+	}
+	return Unknown, -1, j.alwaysWhy
+}
+
+// verdict spells out the hops.
+func (j *judge) verdict() Verdict {
+	var v Verdict
+	v.Access, v.Decider, v.Why = j.conclude()
+	on := true
+	for i := 0; i < j.n && on; i++ {
+		h := j.path.hop(j.names[i], j.rs[i])
+		v.Hops = append(v.Hops, h)
+		on = h.Access != Deny && !h.Final
+	}
+	if j.noNSG && (on || j.n > 0 && v.Hops[0].Final) {
+		h := Hop{Layer: LayerNone, Access: j.bare.access(), Why: j.bareWhy}
+		if !on {
+			h.Access, h.Why = j.always.access(), j.alwaysWhy
+		}
+		v.Hops = append(v.Hops, h)
+	}
+	if v.Decider < 0 {
+		v.Decider = len(v.Hops) - 1
+	}
+	return v
+}
+
+// DecideAccess is Decide without the hops, for hot use: it allocates nothing. The rule is the deciding one, nil where none
 // decided.
 func (p Path) DecideAccess(pk Packet) (Access, *RuleRef) {
 	if pk.Protocol == Any {
@@ -161,59 +281,21 @@ func (p Path) DecideAccess(pk Packet) (Access, *RuleRef) {
 	if why != "" {
 		return Unknown, nil
 	}
-	ls, names, n := p.layers(pk.Inbound)
-	var rs [3]result
-	for i := range n {
-		rs[i] = ls[i].decide(&q)
+	j := judge{q: &q}
+	j.start(&p, pk.Inbound)
+	for i := range j.n {
+		j.rs[i] = j.ls[i].decide(&q)
 	}
-	a, d, _ := p.combine(&q, &pk, &ls, &names, &rs, n)
+	j.source(pk.Src, pk.Inbound)
+	a, d, _ := j.conclude()
 	if d < 0 {
 		return a, nil
 	}
-	return a, rs[d].ref
+	return a, j.rs[d].ref
 }
 
-// combine joins the results of the layers. The index is that of the deciding layer, -1 if none decided.
-func (p *Path) combine(q *query, pk *Packet, ls *[3]*ruleList, names *[3]Layer, rs *[3]result, n int) (Access, int, string) {
-	unknown, nsgs, last := -1, 0, -1
-	for i := range n {
-		r := &rs[i]
-		switch {
-		case r.out == outDeny:
-			return Deny, i, ""
-		case r.out == outAllow && names[i] == LayerAdmin:
-			if p.Subnet == nil && p.NIC == nil {
-				if a, why := p.bare(p.fromInternet(pk), true); a != Allow {
-					return a, i, why
-				}
-			}
-			return Allow, i, ""
-		case !r.out.single():
-			if unknown < 0 {
-				unknown = i
-			}
-		}
-		if names[i] != LayerAdmin {
-			nsgs++
-			last = i
-		}
-	}
-	bareAccess, why := Allow, ""
-	if nsgs == 0 {
-		if bareAccess, why = p.bare(p.fromInternet(pk), false); bareAccess != Allow && unknown < 0 {
-			return bareAccess, -1, why
-		}
-	}
-	if unknown < 0 {
-		return Allow, last, ""
-	}
-	if nsgs == 0 && rs[unknown].out&outAllow == 0 && bareAccess == Deny {
-		return Deny, -1, "" // pass or deny: closed either way
-	}
-	return Unknown, unknown, rs[unknown].why
-}
-
-// Decide judges one packet over all layers.
+// Decide judges one packet over all layers. Unknown is given only where the layers together leave it open; a service tag
+// with unknown addresses is the same set at each of them.
 func (p Path) Decide(pk Packet) Verdict {
 	if pk.Protocol == Any {
 		pk.Protocol = TCP
@@ -228,30 +310,13 @@ func (p Path) Decide(pk Packet) Verdict {
 	if why != "" {
 		return Verdict{Why: why, Decider: -1}
 	}
-	ls, names, n := p.layers(pk.Inbound)
-	var rs [3]result
-	v := Verdict{Decider: -1}
-	for i := range n {
-		rs[i] = ls[i].decide(&q)
+	j := judge{q: &q}
+	j.start(&p, pk.Inbound)
+	for i := range j.n {
+		j.rs[i] = j.ls[i].decide(&q)
 	}
-	a, d, why := p.combine(&q, &pk, &ls, &names, &rs, n)
-	v.Access, v.Why = a, why
-	for i := range n {
-		h := p.hop(names[i], rs[i])
-		v.Hops = append(v.Hops, h)
-		if h.Access == Deny || h.Final {
-			break
-		}
-	}
-	if p.Subnet == nil && p.NIC == nil && (len(v.Hops) == 0 || v.Hops[0].Access == Allow) {
-		ba, bwhy := p.bare(p.fromInternet(&pk), len(v.Hops) > 0 && v.Hops[0].Final)
-		v.Hops = append(v.Hops, Hop{Layer: LayerNone, Access: ba, Why: bwhy})
-		if d < 0 || ba != Allow {
-			d = len(v.Hops) - 1
-		}
-	}
-	v.Decider = d
-	return v
+	j.source(pk.Src, pk.Inbound)
+	return j.verdict()
 }
 
 func (p *Path) hop(l Layer, r result) Hop {

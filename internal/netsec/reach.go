@@ -61,15 +61,13 @@ func (p *PathPiece) fromAnyTenant() bool {
 		if h.Rule == nil || h.Rule.width == nil {
 			continue
 		}
-		if !h.Rule.width.broad {
+		if !h.Rule.width.broad() {
 			return false
 		}
-		tenant = tenant || overlapSets(p.IPs, h.Rule.width.anyTenant)
+		tenant = tenant || h.Rule.width.anyTenant != nil && p.IPs.Overlaps(h.Rule.width.anyTenant)
 	}
 	return tenant
 }
-
-func overlapSets(a, b *netipx.IPSet) bool { return a != nil && b != nil && a.Overlaps(b) }
 
 // Reach says who reaches a destination. Every source lies in exactly one zone.
 type Reach struct {

@@ -78,7 +78,8 @@ type sweep struct {
 	names [3]Layer
 	n     int
 	rules [3][]*crule // those that may match destination, protocol and ports
-	zone  *netipx.IPSet
+	// internet is public space outside the virtual network, where no NSG applies.
+	internet *netipx.IPSet
 }
 
 func newSweep(p *Path, dst netip.Addr, proto Protocol, ports PortRange) *sweep {
@@ -97,8 +98,7 @@ func newSweep(p *Path, dst netip.Addr, proto Protocol, ports PortRange) *sweep {
 		}
 	}
 	if s.path.Subnet == nil && s.path.NIC == nil {
-		pl := p.place()
-		s.zone = minus(publicSet, pl.vnetZone())
+		s.internet = minus(publicSet, p.place().vnetZone())
 	}
 	return s
 }
@@ -149,18 +149,18 @@ type region struct {
 }
 
 func (s *sweep) run() []PathPiece {
-	all := family(s.dst)
+	all, assumptions := family(s.dst), s.assumptions()
 	var out []PathPiece
 	for _, sp := range s.cuts(AllPorts, func(r *crule) []PortRange { return r.sports }) {
 		for _, dp := range s.cuts(s.ports, func(r *crule) []PortRange { return r.dports }) {
 			q := query{dst: keyOf(s.dst), sport: sp.First, dport: dp.First, proto: s.proto.bits(), ports: s.proto.hasPorts()}
 			for _, g := range s.through(q, all, nil) {
-				out = append(out, s.pieces(g, nil, dp, sp)...)
+				out = append(out, s.pieces(g, nil, dp, sp, q)...)
 			}
-			for _, a := range s.assumptions() {
+			for _, a := range assumptions {
 				for _, g := range s.through(q, and(all, a.scope), a.ids) {
 					if g.via {
-						out = append(out, s.pieces(g, a.names, dp, sp)...)
+						out = append(out, s.pieces(g, &a, dp, sp, q)...)
 					}
 				}
 			}
@@ -236,7 +236,7 @@ func (s *sweep) assumptions() []assumption {
 			x.scope = and(x.scope, a.scope.set)
 			x.ids[a.id] = true
 			for id := range every {
-				if strings.HasPrefix(a.id, id+".") {
+				if within(a.id, id) {
 					x.ids[id] = true
 				}
 			}
@@ -374,7 +374,7 @@ func (p part) split(r *crule, certain bool, assumed map[string]bool) []part {
 		}
 		if !sure {
 			if certain && !r.tied {
-				n.gone |= r.src.lowersOf(assumed)
+				n.gone |= r.src.unread()
 			}
 			out = append(out, n)
 			return
@@ -399,8 +399,8 @@ func (p part) split(r *crule, certain bool, assumed map[string]bool) []part {
 	return out
 }
 
-// lowersOf returns the bits of all atoms that are not tags.
-func (s *side) lowersOf(map[string]bool) (bits uint64) {
+// unread returns the bits of the atoms that are not tags.
+func (s *side) unread() (bits uint64) {
 	for i := range s.atoms {
 		if !s.atoms[i].tag {
 			bits |= s.atoms[i].lowers
@@ -410,57 +410,31 @@ func (s *side) lowersOf(map[string]bool) (bits uint64) {
 }
 
 // pieces turns a region into pieces: where no NSG applies, the Internet is judged apart.
-func (s *sweep) pieces(g region, tags []string, dp, sp PortRange) []PathPiece {
-	if s.path.Subnet != nil || s.path.NIC != nil {
-		return []PathPiece{s.piece(g, g.ips, false, tags, dp, sp)}
+func (s *sweep) pieces(g region, x *assumption, dp, sp PortRange, q query) []PathPiece {
+	parts := []*netipx.IPSet{g.ips}
+	if s.path.Subnet == nil && s.path.NIC == nil {
+		parts = []*netipx.IPSet{and(g.ips, s.internet), minus(g.ips, s.internet)}
 	}
 	var out []PathPiece
-	if x := and(g.ips, s.zone); !isEmpty(x) {
-		out = append(out, s.piece(g, x, true, tags, dp, sp))
-	}
-	if x := minus(g.ips, s.zone); !isEmpty(x) {
-		out = append(out, s.piece(g, x, false, tags, dp, sp))
+	for _, ips := range parts {
+		if isEmpty(ips) {
+			continue
+		}
+		sample := ips.Ranges()[0].From()
+		q.src = keyOf(sample)
+		j := judge{q: &q, useFixed: true}
+		j.start(s.path, true)
+		j.rs = g.rs
+		p := Piece{IPs: ips, Protocol: s.proto, Ports: dp, SourcePorts: sp}
+		if x != nil {
+			j.fixed, p.Tags, p.Tag = x.ids, x.names, strings.Join(x.names, "+")
+		}
+		j.source(sample, true)
+		v := j.verdict()
+		p.Access, p.Why, p.Rule = v.Access, v.Why, v.Rule()
+		out = append(out, PathPiece{Piece: p, Hops: v.Hops, Decider: v.Decider})
 	}
 	return out
-}
-
-func (s *sweep) piece(g region, ips *netipx.IPSet, internet bool, tags []string, dp, sp PortRange) PathPiece {
-	x := PathPiece{Piece: Piece{IPs: ips, Tags: tags, Tag: strings.Join(tags, "+"), Protocol: s.proto, Ports: dp, SourcePorts: sp}}
-	src := ips.Ranges()[0].From()
-	pk := Packet{Src: src, Dst: s.dst, Inbound: true}
-	_ = internet
-	a, d, why := s.path.combine(nil, &pk, &s.ls, &s.names, &g.rs, s.seen(&g))
-	x.Access, x.Why, x.Decider = a, why, d
-	for i := range s.n {
-		if g.rs[i].out == 0 {
-			break
-		}
-		h := s.path.hop(s.names[i], g.rs[i])
-		x.Hops = append(x.Hops, h)
-		if h.Access == Deny || h.Final {
-			break
-		}
-	}
-	if s.path.Subnet == nil && s.path.NIC == nil && (len(x.Hops) == 0 || x.Hops[0].Access == Allow) {
-		ba, bwhy := s.path.bare(s.path.fromInternet(&pk), len(x.Hops) > 0 && x.Hops[0].Final)
-		x.Hops = append(x.Hops, Hop{Layer: LayerNone, Access: ba, Why: bwhy})
-		if x.Decider < 0 || ba != Allow {
-			x.Decider = len(x.Hops) - 1
-		}
-	}
-	if x.Decider >= 0 && x.Decider < len(x.Hops) {
-		x.Rule = x.Hops[x.Decider].Rule
-	}
-	return x
-}
-
-func (s *sweep) seen(g *region) int {
-	for i := range s.n {
-		if g.rs[i].out == 0 {
-			return i
-		}
-	}
-	return s.n
 }
 
 // merge joins pieces that differ only in adjacent ports or source ports.
