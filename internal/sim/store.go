@@ -1,0 +1,643 @@
+package sim
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// resource is one ARM resource. Its body is the GET view without what render adds: etags, provisioning states and back-references.
+// Bodies are replaced, never shared, so that a snapshot of the struct is a snapshot of the state.
+type resource struct {
+	t       target
+	id      string // as first written
+	key     string
+	typ     string // Azure's spelling
+	typeKey string
+	kind    kind
+	seq     uint64
+	gone    bool
+
+	body  map[string]any
+	rules []*rule // of an NSG, instead of properties.securityRules
+	etag  string
+	state string // provisioningState
+	kept  map[string]map[string][]string
+	out   []outRef
+
+	raw     []byte         // rendered body, nil when stale; never changed in place
+	decoded map[string]any // raw as a tree, for queries; nil when stale
+	older   []version      // what stale reads show, oldest first
+	op      *operation     // the running write
+}
+
+// version is an earlier state of a resource; a nil raw means that it did not exist.
+type version struct{ raw []byte }
+
+const olderKept = 8
+
+// ref is a back-reference: the resource that owns the target shows id in field.
+type ref struct {
+	field  string
+	plural bool
+	id     string
+}
+
+type outRef struct {
+	target string // lower-case id, possibly of a part
+	ref    ref
+}
+
+type storeMode int
+
+const (
+	storeLoad    storeMode = iota // an estate: references may dangle, etags and states are taken over
+	storeOutside                  // an outside hand: valid, at once
+	storeWrite                    // a client
+)
+
+func decodeObject(data []byte) (map[string]any, error) {
+	dec := json.NewDecoder(bytes.NewReader(data))
+	dec.UseNumber() // unknown fields go back digit for digit
+	var m map[string]any
+	if err := dec.Decode(&m); err != nil {
+		return nil, err
+	}
+	if m == nil {
+		return nil, fmt.Errorf("want a JSON object, got null")
+	}
+	return m, nil
+}
+
+func mustJSON(v any) []byte {
+	var buf bytes.Buffer
+	enc := json.NewEncoder(&buf)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(v); err != nil {
+		panic(fmt.Sprintf("sim: a decoded JSON value does not encode: %v", err)) // only values that came from JSON get here
+	}
+	return bytes.TrimSuffix(buf.Bytes(), []byte("\n"))
+}
+
+func object(m map[string]any, field string) map[string]any {
+	o, _ := m[field].(map[string]any)
+	return o
+}
+
+func objects(m map[string]any, field string) []map[string]any {
+	list, _ := m[field].([]any)
+	out := make([]map[string]any, 0, len(list))
+	for _, e := range list {
+		if o, ok := e.(map[string]any); ok {
+			out = append(out, o)
+		}
+	}
+	return out
+}
+
+func text(m map[string]any, field string) string {
+	v, _ := m[field].(string)
+	return v
+}
+
+func refID(m map[string]any, field string) string { return text(object(m, field), "id") }
+
+// insertLocked makes an empty resource for t and files it.
+func (s *Sim) insertLocked(t target) *resource {
+	s.seq++
+	r := &resource{t: t, id: t.id(), key: t.key(), typ: canonicalType(t.typ()), seq: s.seq, state: "Succeeded"}
+	switch {
+	case t.ns == "" && t.group != "":
+		r.typ = "Microsoft.Resources/resourceGroups"
+		r.typeKey = typeGroup
+	case t.ns == "":
+		r.typ = "Microsoft.Resources/subscriptions"
+		r.typeKey = typeSub
+	default:
+		r.typeKey = strings.ToLower(r.typ)
+	}
+	r.kind = kinds[r.typeKey]
+	s.all[r.key] = r
+	s.byType[r.typeKey] = append(s.byType[r.typeKey], r)
+	if r.typeKey == typeLock {
+		s.locks[r.key] = r
+	}
+	return r
+}
+
+func (s *Sim) removeLocked(r *resource) {
+	s.remember(r)
+	s.dropRefsLocked(r)
+	r.gone, r.op = true, nil
+	delete(s.all, r.key)
+	delete(s.locks, r.key)
+	s.gone[r.typeKey]++
+	if list := s.byType[r.typeKey]; s.gone[r.typeKey] > 64 && s.gone[r.typeKey] > len(list)/2 {
+		s.byType[r.typeKey] = slices.DeleteFunc(list, func(r *resource) bool { return r.gone })
+		s.gone[r.typeKey] = 0
+	}
+	for ref := range s.refs[r.key] {
+		s.touchLocked(strings.ToLower(ref.id))
+	}
+}
+
+// remember keeps the state before a change for stale reads.
+func (s *Sim) remember(r *resource) {
+	var v version
+	if r.body != nil && !r.gone {
+		v.raw = s.rawLocked(r)
+	}
+	r.older = append(r.older, v)
+	if len(r.older) > olderKept {
+		r.older = slices.Delete(r.older, 0, len(r.older)-olderKept)
+	}
+}
+
+func (r *resource) dirty() { r.raw, r.decoded = nil, nil }
+
+// touchLocked marks the resource stale that a (part's) id belongs to.
+func (s *Sim) touchLocked(key string) {
+	if r := s.ownerLocked(key); r != nil {
+		r.dirty()
+	}
+}
+
+func (s *Sim) ownerLocked(key string) *resource {
+	if r := s.all[key]; r != nil {
+		return r
+	}
+	t, err := parsePath(key)
+	if err != nil || t.ns == "" {
+		return nil
+	}
+	return s.all[t.top().key()]
+}
+
+func (s *Sim) dropRefsLocked(r *resource) {
+	for _, o := range r.out {
+		delete(s.refs[o.target], o.ref)
+		if len(s.refs[o.target]) == 0 {
+			delete(s.refs, o.target)
+		}
+		s.touchLocked(o.target)
+	}
+	r.out = nil
+}
+
+// backFields are the read-only back-references by type, in the resource and in its parts ("subnets.ipConfigurations").
+var backFields = map[string][]string{
+	typeNSG:                         {"networkInterfaces", "subnets"},
+	typeNIC:                         {"virtualMachine"},
+	typePIP:                         {"ipConfiguration"},
+	typeVNet:                        {"subnets.ipConfigurations"},
+	typeLB:                          {"backendAddressPools.backendIPConfigurations", "inboundNatRules.backendIPConfiguration"},
+	"microsoft.network/routetables": {"subnets"},
+	"microsoft.network/natgateways": {"subnets"},
+}
+
+// takeBackRefs removes the back-references from a body that was sent or loaded, and returns their ids by (part) key and field.
+func takeBackRefs(r *resource, body map[string]any) map[string]map[string][]string {
+	var kept map[string]map[string][]string
+	take := func(key string, props map[string]any, field string) {
+		var ids []string
+		switch v := props[field].(type) {
+		case map[string]any:
+			ids = append(ids, text(v, "id"))
+		case []any:
+			for _, o := range objects(props, field) {
+				ids = append(ids, text(o, "id"))
+			}
+		default:
+			return
+		}
+		delete(props, field)
+		if len(ids) == 0 {
+			return
+		}
+		if kept == nil {
+			kept = map[string]map[string][]string{}
+		}
+		if kept[key] == nil {
+			kept[key] = map[string][]string{}
+		}
+		kept[key][field] = ids
+	}
+	props := object(body, "properties")
+	for _, path := range backFields[r.typeKey] {
+		part, field, nested := strings.Cut(path, ".")
+		if !nested {
+			take(r.key, props, path)
+			continue
+		}
+		for _, p := range objects(props, part) {
+			take(r.key+"/"+strings.ToLower(part+"/"+text(p, "name")), object(p, "properties"), field)
+		}
+	}
+	return kept
+}
+
+// collectRefs lists what r refers to, as back-references of the others.
+func collectRefs(r *resource) []outRef {
+	var out []outRef
+	add := func(id, field string, plural bool, self string) {
+		if id != "" {
+			out = append(out, outRef{strings.ToLower(id), ref{field, plural, self}})
+		}
+	}
+	props := object(r.body, "properties")
+	switch {
+	case strings.HasSuffix(r.typeKey, "/networkinterfaces"):
+		add(refID(props, "networkSecurityGroup"), "networkInterfaces", true, r.id)
+		for _, c := range objects(props, "ipConfigurations") {
+			self, p := r.id+"/ipConfigurations/"+text(c, "name"), object(c, "properties")
+			add(refID(p, "subnet"), "ipConfigurations", true, self)
+			add(refID(p, "publicIPAddress"), "ipConfiguration", false, self)
+			for _, o := range objects(p, "loadBalancerBackendAddressPools") {
+				add(text(o, "id"), "backendIPConfigurations", true, self)
+			}
+			for _, o := range objects(p, "loadBalancerInboundNatRules") {
+				add(text(o, "id"), "backendIPConfiguration", false, self)
+			}
+		}
+	case r.typeKey == typeVNet:
+		for _, c := range objects(props, "subnets") {
+			self, p := r.id+"/subnets/"+text(c, "name"), object(c, "properties")
+			for _, f := range []string{"networkSecurityGroup", "routeTable", "natGateway"} {
+				add(refID(p, f), "subnets", true, self)
+			}
+		}
+	case r.typeKey == typeVM:
+		for _, n := range objects(object(props, "networkProfile"), "networkInterfaces") {
+			add(text(n, "id"), "virtualMachine", false, r.id)
+		}
+	case r.typeKey == typeLB:
+		for _, c := range objects(props, "frontendIPConfigurations") {
+			add(refID(object(c, "properties"), "publicIPAddress"), "ipConfiguration", false, r.id+"/frontendIPConfigurations/"+text(c, "name"))
+		}
+	case r.typeKey == "microsoft.network/bastionhosts" || r.typeKey == "microsoft.network/azurefirewalls":
+		part := "bastionHostIpConfigurations"
+		if r.typeKey == "microsoft.network/azurefirewalls" {
+			part = "azureFirewallIpConfigurations"
+		}
+		for _, c := range objects(props, "ipConfigurations") {
+			self, p := r.id+"/"+part+"/"+text(c, "name"), object(c, "properties")
+			add(refID(p, "publicIPAddress"), "ipConfiguration", false, self)
+			add(refID(p, "subnet"), "ipConfigurations", true, self)
+		}
+	}
+	return out
+}
+
+// setBodyLocked gives r a new body (and rules) and files its references.
+func (s *Sim) setBodyLocked(r *resource, body map[string]any, rules []*rule, keep map[string]map[string][]string) {
+	s.dropRefsLocked(r)
+	r.body, r.rules, r.kept = body, rules, keep
+	r.out = collectRefs(r)
+	s.addRefsLocked(r)
+	r.dirty()
+}
+
+func (s *Sim) addRefsLocked(r *resource) {
+	for _, o := range r.out {
+		if s.refs[o.target] == nil {
+			s.refs[o.target] = map[ref]struct{}{}
+		}
+		s.refs[o.target][o.ref] = struct{}{}
+		s.touchLocked(o.target)
+	}
+}
+
+// backRefsLocked writes the back-references of a (part's) key into its properties.
+func (s *Sim) backRefsLocked(r *resource, key string, props map[string]any, fields ...string) {
+	found := map[string][]string{}
+	for field, ids := range r.kept[key] {
+		found[field] = append(found[field], ids...)
+	}
+	single := map[string]bool{}
+	for o := range s.refs[key] {
+		found[o.field] = append(found[o.field], o.id)
+		single[o.field] = !o.plural
+	}
+	for _, field := range fields {
+		ids := found[field]
+		delete(props, field)
+		if len(ids) == 0 {
+			continue
+		}
+		slices.Sort(ids)
+		ids = slices.Compact(ids)
+		if single[field] || field == "virtualMachine" || field == "ipConfiguration" || field == "backendIPConfiguration" {
+			props[field] = map[string]any{"id": ids[0]}
+			continue
+		}
+		list := make([]any, len(ids))
+		for i, id := range ids {
+			list[i] = map[string]any{"id": id}
+		}
+		props[field] = list
+	}
+}
+
+// rawLocked is the resource as GET shows it.
+func (s *Sim) rawLocked(r *resource) []byte {
+	if r.raw != nil {
+		return r.raw
+	}
+	b := r.body
+	if r.typeKey == typeNSG {
+		r.raw = s.renderNSGLocked(r)
+		return r.raw
+	}
+	if r.kind.name == "" || r.typeKey == typeLock {
+		r.raw = mustJSON(b)
+		return r.raw
+	}
+	props := object(b, "properties")
+	if r.kind.etag {
+		b["etag"] = r.etag
+	}
+	props["provisioningState"] = r.state
+	var own []string
+	nested := map[string][]string{}
+	for _, path := range backFields[r.typeKey] {
+		if part, field, ok := strings.Cut(path, "."); ok {
+			nested[part] = append(nested[part], field)
+		} else {
+			own = append(own, path)
+		}
+	}
+	s.backRefsLocked(r, r.key, props, own...)
+	for segment, part := range parts[r.typeKey] {
+		for _, c := range objects(props, part.field) {
+			name := text(c, "name")
+			c["id"] = r.id + "/" + part.field + "/" + name
+			c["type"] = r.typ + "/" + part.field
+			c["etag"] = r.etag
+			cp := object(c, "properties")
+			if cp == nil {
+				cp = map[string]any{}
+				c["properties"] = cp
+			}
+			cp["provisioningState"] = r.state
+			if f := nested[part.field]; f != nil {
+				s.backRefsLocked(r, r.key+"/"+segment+"/"+strings.ToLower(name), cp, f...)
+			}
+		}
+	}
+	if r.typeKey == typeVM {
+		r.raw = mustJSON(withoutInstanceView(b))
+	} else {
+		r.raw = mustJSON(b)
+	}
+	return r.raw
+}
+
+// treeLocked is rawLocked, decoded; it must not be changed.
+func (s *Sim) treeLocked(r *resource) map[string]any {
+	if r.decoded == nil {
+		m, err := decodeObject(s.rawLocked(r))
+		if err != nil {
+			panic(fmt.Sprintf("sim: %s does not decode: %v", r.id, err))
+		}
+		r.decoded = m
+	}
+	return r.decoded
+}
+
+// view is how a read looks at the store.
+type view struct{ stale int } // how many versions back
+
+func (s *Sim) readLocked(r *resource, v view) []byte {
+	if v.stale > 0 && len(r.older) > 0 {
+		return r.older[max(0, len(r.older)-v.stale)].raw
+	}
+	return s.rawLocked(r)
+}
+
+// lookLocked finds a resource or a part of one; owner is the resource that holds it.
+func (s *Sim) lookLocked(t target, v view) (raw []byte, owner *resource, ok bool) {
+	if r := s.all[t.key()]; r != nil {
+		raw = s.readLocked(r, v)
+		return raw, r, raw != nil
+	}
+	if len(t.names) != 2 || len(t.types) != 2 {
+		return nil, nil, false
+	}
+	owner = s.all[t.top().key()]
+	if owner == nil {
+		return nil, nil, false
+	}
+	part, known := parts[owner.typeKey][strings.ToLower(t.types[1])]
+	if !known {
+		return nil, owner, false
+	}
+	if owner.typeKey == typeNSG && v.stale == 0 && part.field == "securityRules" {
+		if i := owner.ruleIndex(t.names[1]); i >= 0 {
+			return owner.renderRule(owner.rules[i]), owner, true
+		}
+		return nil, owner, false
+	}
+	raw = s.readLocked(owner, v)
+	if raw == nil {
+		return nil, owner, false
+	}
+	tree, err := decodeObject(raw)
+	if err != nil {
+		return nil, owner, false
+	}
+	for _, c := range objects(object(tree, "properties"), part.field) {
+		if strings.EqualFold(text(c, "name"), t.names[1]) {
+			return mustJSON(c), owner, true
+		}
+	}
+	return nil, owner, false
+}
+
+// removeChildLocked takes a rule, subnet or other part out of its owner, with a new etag.
+func (s *Sim) removeChildLocked(owner *resource, t target) error {
+	part, ok := parts[owner.typeKey][strings.ToLower(t.types[1])]
+	if !ok || !part.writable {
+		return fmt.Errorf("deleting %s: not a part that can be removed", t.id())
+	}
+	s.remember(owner)
+	name := t.names[1]
+	if owner.typeKey == typeNSG {
+		i := owner.ruleIndex(name)
+		if i < 0 {
+			return fmt.Errorf("deleting %s: no such rule", t.id())
+		}
+		owner.rules = slices.Delete(slices.Clone(owner.rules), i, i+1)
+		owner.dirty()
+	} else {
+		body, err := decodeObject(s.rawLocked(owner))
+		if err != nil {
+			return err
+		}
+		takeBackRefs(owner, body)
+		props := object(body, "properties")
+		list, _ := props[part.field].([]any)
+		props[part.field] = slices.DeleteFunc(slices.Clone(list), func(e any) bool {
+			o, _ := e.(map[string]any)
+			return strings.EqualFold(text(o, "name"), name)
+		})
+		s.setBodyLocked(owner, body, nil, owner.kept)
+	}
+	owner.etag = s.etagLocked()
+	return nil
+}
+
+// snapshot of what a write changes in a resource, to take it back.
+type snapshot struct {
+	body  map[string]any
+	rules []*rule
+	kept  map[string]map[string][]string
+	etag  string
+	state string
+}
+
+func (r *resource) snapshot() snapshot { return snapshot{r.body, r.rules, r.kept, r.etag, r.state} }
+
+func (s *Sim) restoreLocked(r *resource, v snapshot) {
+	s.setBodyLocked(r, v.body, v.rules, v.kept)
+	r.etag, r.state = v.etag, v.state
+}
+
+// storeLocked validates a body and makes it the resource's. The etag is new, the state Succeeded; a client's write changes that later.
+func (s *Sim) storeLocked(t target, body map[string]any, mode storeMode) (*resource, *armError) {
+	r := s.all[t.key()]
+	created := r == nil
+	probe := r
+	if created {
+		probe = &resource{t: t, id: t.id(), key: t.key(), typ: canonicalType(t.typ())}
+		probe.typeKey = strings.ToLower(probe.typ)
+		if t.ns == "" {
+			probe.typeKey = ""
+		}
+		probe.kind = kinds[probe.typeKey]
+	}
+	if t.ns != "" && object(body, "properties") == nil {
+		body["properties"] = map[string]any{}
+	}
+	props := object(body, "properties")
+	kept := takeBackRefs(probe, body)
+	if mode != storeLoad {
+		kept = probe.kept
+	}
+	var rules []*rule
+	if probe.typeKey == typeNSG {
+		var ae *armError
+		if rules, ae = parseRules(probe.id, props, mode); ae != nil {
+			return nil, ae
+		}
+		delete(props, "securityRules")
+		delete(props, "defaultSecurityRules")
+	} else if mode == storeWrite {
+		if ae := s.validateLocked(probe, body); ae != nil {
+			return nil, ae
+		}
+	}
+	if mode == storeWrite {
+		if ae := s.checkReferencesLocked(probe, body, rules); ae != nil {
+			return nil, ae
+		}
+	}
+	etag, state := "", "Succeeded"
+	if mode == storeLoad {
+		etag = text(body, "etag")
+		if st := text(props, "provisioningState"); st == "Failed" || st == "Canceled" {
+			state = st
+		}
+	}
+	s.serverFieldsLocked(probe, r, body, mode)
+	if created {
+		r = s.insertLocked(t)
+		r.older = append(r.older, version{})
+	} else {
+		s.remember(r)
+	}
+	if mode == storeLoad {
+		r.older = nil
+	}
+	body["id"], body["name"], body["type"] = r.id, t.name(), r.typ
+	s.setBodyLocked(r, body, rules, kept)
+	if etag == "" {
+		etag = s.etagLocked()
+	}
+	r.etag, r.state = etag, state
+	if refs := s.refs[r.key]; created && len(refs) > 0 {
+		r.dirty()
+	}
+	return r, nil
+}
+
+// serverFieldsLocked fills in what Azure owns and clients leave out or send back.
+func (s *Sim) serverFieldsLocked(probe, old *resource, body map[string]any, mode storeMode) {
+	props := object(body, "properties")
+	if props == nil {
+		return
+	}
+	var oldProps map[string]any
+	if old != nil {
+		oldProps = object(old.body, "properties")
+	}
+	own := func(field string, fresh func() any) {
+		if v, ok := oldProps[field]; ok {
+			props[field] = v
+		} else if _, ok := props[field]; (!ok || mode == storeWrite) && fresh != nil {
+			props[field] = fresh()
+		} else if mode == storeWrite {
+			delete(props, field)
+		}
+	}
+	if probe.kind.guid {
+		own("resourceGuid", func() any { return s.uuidLocked() })
+	}
+	switch probe.typeKey {
+	case typeVM:
+		own("vmId", func() any { return s.uuidLocked() })
+		own("timeCreated", func() any { return s.nowLocked().Format(time.RFC3339Nano) })
+		if mode == storeWrite {
+			own("instanceView", nil)
+			own("extended", nil)
+			if old == nil {
+				props["instanceView"] = instanceView("running", s.nowLocked())
+			}
+		}
+	case typeVMSS:
+		own("uniqueId", func() any { return s.uuidLocked() })
+		own("timeCreated", func() any { return s.nowLocked().Format(time.RFC3339Nano) })
+		if old != nil && mode == storeWrite { // az leaves both out of its PUT
+			for _, f := range []string{"orchestrationMode"} {
+				if _, ok := props[f]; !ok && oldProps[f] != nil {
+					props[f] = oldProps[f]
+				}
+			}
+			storage := func(p map[string]any) map[string]any {
+				return object(object(p, "virtualMachineProfile"), "storageProfile")
+			}
+			if to, from := storage(props), storage(oldProps); to != nil && to["imageReference"] == nil && from["imageReference"] != nil {
+				to["imageReference"] = from["imageReference"]
+			}
+		}
+	case typePIP:
+		if props["publicIPAllocationMethod"] == nil {
+			props["publicIPAllocationMethod"] = "Dynamic"
+		}
+		if props["publicIPAddressVersion"] == nil {
+			props["publicIPAddressVersion"] = "IPv4"
+		}
+		if props["idleTimeoutInMinutes"] == nil {
+			props["idleTimeoutInMinutes"] = json.Number("4")
+		}
+	case typeNIC:
+		for _, c := range objects(props, "ipConfigurations") {
+			p := object(c, "properties")
+			if p != nil && p["privateIPAddressVersion"] == nil {
+				p["privateIPAddressVersion"] = "IPv4"
+			}
+		}
+	}
+}

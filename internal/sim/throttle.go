@@ -1,0 +1,105 @@
+package sim
+
+import (
+	"fmt"
+	"math"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// bucket is one of ARM's token buckets (FACTS 3): per subscription, principal and kind of operation.
+type bucket struct {
+	tokens float64
+	at     time.Time
+}
+
+type limits struct{ capacity, refill float64 }
+
+var bucketLimits = map[string]limits{"reads": {250, 25}, "writes": {200, 10}, "deletes": {200, 10}}
+
+func bucketOf(method string) string {
+	switch method {
+	case http.MethodGet, http.MethodHead:
+		return "reads"
+	case http.MethodDelete:
+		return "deletes"
+	}
+	return "writes"
+}
+
+func (s *Sim) bucketLocked(r *request) (*bucket, string) {
+	segs := strings.SplitN(strings.ToLower(strings.TrimPrefix(r.path, "/")), "/", 3)
+	if len(segs) < 2 || segs[0] != "subscriptions" {
+		return nil, ""
+	}
+	kind := bucketOf(r.method)
+	key := segs[1] + "|" + r.principal + "|" + kind
+	b, l, now := s.buckets[key], bucketLimits[kind], s.cfg.Now()
+	if b == nil {
+		b = &bucket{tokens: l.capacity, at: now}
+		s.buckets[key] = b
+	}
+	b.tokens = math.Min(l.capacity, b.tokens+math.Max(0, now.Sub(b.at).Seconds())*l.refill)
+	b.at = now
+	return b, segs[1]
+}
+
+// throttleLocked takes a token; without one, and where Config.Throttle is on, the request is refused.
+func (s *Sim) throttleLocked(r *request) *armError {
+	b, sub := s.bucketLocked(r)
+	if b == nil {
+		return nil
+	}
+	if b.tokens >= 1 {
+		b.tokens--
+		return nil
+	}
+	if !s.cfg.Throttle {
+		b.tokens = 0
+		return nil
+	}
+	kind := bucketOf(r.method)
+	wait := int(math.Ceil((1 - b.tokens) / bucketLimits[kind].refill))
+	return throttled(kind[:len(kind)-1], sub, r.principal, strconv.Itoa(max(1, wait)))
+}
+
+// limitHeadersLocked shows what is left. Global limits are 15 times the individual ones.
+func (s *Sim) limitHeadersLocked(r *request, a *answer, now time.Time) {
+	b, _ := s.bucketLocked(r)
+	if b == nil {
+		return
+	}
+	kind := bucketOf(r.method)
+	used := bucketLimits[kind].capacity - math.Floor(b.tokens)
+	a.header.Set("X-Ms-Ratelimit-Remaining-Subscription-"+strings.ToUpper(kind[:1])+kind[1:], strconv.Itoa(int(b.tokens)))
+	a.header.Set("X-Ms-Ratelimit-Remaining-Subscription-Global-"+strings.ToUpper(kind[:1])+kind[1:], strconv.Itoa(int(15*bucketLimits[kind].capacity-used)))
+}
+
+// graphWindow counts Resource Graph queries of one principal: 15 in 5 seconds (FACTS 3).
+type graphWindow struct {
+	start time.Time
+	used  int
+}
+
+const (
+	graphQueries = 15
+	graphSpan    = 5 * time.Second
+)
+
+func (s *Sim) graphQuotaLocked(principal string) (remaining int, resets string, ok bool) {
+	now := s.cfg.Now()
+	w := s.quota[principal]
+	if w == nil || now.Sub(w.start) >= graphSpan || now.Before(w.start) {
+		w = &graphWindow{start: now}
+		s.quota[principal] = w
+	}
+	left := w.start.Add(graphSpan).Sub(now)
+	resets = fmt.Sprintf("00:00:%02d", int(math.Ceil(left.Seconds())))
+	if w.used >= graphQueries {
+		return 0, resets, !s.cfg.GraphQuota
+	}
+	w.used++
+	return graphQueries - w.used, resets, true
+}
