@@ -130,6 +130,10 @@ type VNet struct {
 				RemoteAddressSpace        struct {
 					AddressPrefixes []string `json:"addressPrefixes"`
 				} `json:"remoteAddressSpace"`
+				// What the remote network has now; the field above is what it had when the peering was last synchronised.
+				RemoteVirtualNetworkAddressSpace struct {
+					AddressPrefixes []string `json:"addressPrefixes"`
+				} `json:"remoteVirtualNetworkAddressSpace"`
 			} `json:"properties"`
 		} `json:"virtualNetworkPeerings"`
 	} `json:"properties"`
