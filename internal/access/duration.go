@@ -1,73 +1,74 @@
 package access
 
 import (
+	"strconv"
 	"strings"
 	"time"
 )
 
-// Duration is a time.Duration that is written "90m", "1h30m", "1d" in files and messages: no part that is zero, no fractions.
+// Duration is a time.Duration that is written "90m", "1h30m", "1d" in files and messages. It prints as hours, minutes and
+// seconds without a part that is zero ("24h", "1h30s"), and what it prints it reads.
 type Duration time.Duration
 
-// ParseDuration reads "45m", "1h30m", "2d". Days are 24 hours. Negative, fractional and unit-less values are refused.
+// longestDuration bounds what is read, far above every limit and far below what a time.Duration can hold.
+const longestDuration = 10 * 366 * 24 * time.Hour
+
+var durationUnits = []struct {
+	letter byte
+	unit   time.Duration
+}{{'d', 24 * time.Hour}, {'h', time.Hour}, {'m', time.Minute}, {'s', time.Second}}
+
+// ParseDuration reads "45m", "1h30m", "2d", in any case. Days are 24 hours; each unit stands at most once, the larger first.
+// Negative, fractional and unit-less values are refused, and so is everything beyond ten years. Zero is read: whether it means
+// anything is for the limits to say.
 func ParseDuration(s string) (time.Duration, error) {
-	in := strings.TrimSpace(strings.ToLower(s))
-	var total time.Duration
-	rest, last := in, 0
-	for rest != "" {
-		n, i := int64(0), 0
-		for i < len(rest) && rest[i] >= '0' && rest[i] <= '9' {
-			if n = n*10 + int64(rest[i]-'0'); n > 1_000_000 {
-				return 0, invalid("duration", "duration %q is too long", s)
-			}
-			i++
-		}
-		if i == 0 || i == len(rest) {
-			return 0, badDuration(s)
-		}
-		rank, unit := 0, time.Duration(0)
-		switch rest[i] {
-		case 'd':
-			rank, unit = 1, 24*time.Hour
-		case 'h':
-			rank, unit = 2, time.Hour
-		case 'm':
-			rank, unit = 3, time.Minute
-		case 's':
-			rank, unit = 4, time.Second
-		}
-		if rank <= last { // an unknown unit, or units out of order or twice
-			return 0, badDuration(s)
-		}
-		total, rest, last = total+time.Duration(n)*unit, rest[i+1:], rank
+	rest := strings.ToLower(strings.TrimSpace(s))
+	bad := invalid("duration", "duration %q is not understood", s).WithHint("write it like 45m, 1h30m or 1d")
+	if rest == "" {
+		return 0, bad
 	}
-	if in == "" {
-		return 0, badDuration(s)
+	var total time.Duration
+	units := durationUnits
+	for rest != "" {
+		i := strings.IndexFunc(rest, func(r rune) bool { return r < '0' || r > '9' })
+		if i < 1 {
+			return 0, bad
+		}
+		u := 0
+		for u < len(units) && units[u].letter != rest[i] {
+			u++
+		}
+		if u == len(units) {
+			return 0, bad
+		}
+		n, err := strconv.ParseInt(rest[:i], 10, 64)
+		if err != nil || n > int64(longestDuration/units[u].unit) || total > longestDuration-time.Duration(n)*units[u].unit {
+			return 0, invalid("duration", "duration %q is too long", s).WithHint("write it like 45m, 1h30m or 1d")
+		}
+		total += time.Duration(n) * units[u].unit
+		rest, units = rest[i+1:], units[u+1:]
 	}
 	return total, nil
 }
 
-func badDuration(s string) *Error {
-	return invalid("duration", "duration %q is not understood", s).WithHint("write it like 45m, 1h30m or 1d")
-}
-
-// String implements fmt.Stringer.
+// String implements fmt.Stringer. Parts of a second are cut off, so that a limit is never shown larger than it is.
 func (d Duration) String() string {
 	t := time.Duration(d)
-	if t == 0 {
+	if t < time.Second {
+		if t <= -time.Second {
+			return t.Truncate(time.Second).String() // never read back: negative durations are refused
+		}
 		return "0s"
 	}
-	if t < 0 {
-		return t.String()
+	var b strings.Builder
+	for _, u := range durationUnits[1:] {
+		if n := t / u.unit; n > 0 {
+			b.WriteString(strconv.FormatInt(int64(n), 10))
+			b.WriteByte(u.letter)
+			t -= n * u.unit
+		}
 	}
-	t = t.Round(time.Second)
-	s := strings.TrimSuffix(t.String(), "0s")
-	if s == "" || s[len(s)-1] >= '0' && s[len(s)-1] <= '9' { // "10s" lost its unit, or sub-second
-		return t.String()
-	}
-	if strings.HasSuffix(s, "h0m") {
-		s = strings.TrimSuffix(s, "0m")
-	}
-	return s
+	return b.String()
 }
 
 // MarshalText implements encoding.TextMarshaler.
@@ -76,6 +77,9 @@ func (d Duration) MarshalText() ([]byte, error) { return []byte(d.String()), nil
 // UnmarshalText implements encoding.TextUnmarshaler.
 func (d *Duration) UnmarshalText(b []byte) error {
 	v, err := ParseDuration(string(b))
+	if err != nil {
+		return err
+	}
 	*d = Duration(v)
-	return err
+	return nil
 }

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 )
 
 // Role is what a person may do. Roles do not imply one another.
@@ -72,13 +74,13 @@ const (
 // Ask is what a policy is asked about.
 type Ask struct {
 	Requester    string
-	Subscription string
-	Group        string
+	Subscription string // of targets whose id does not name it
+	Group        string // likewise
 	Terms        Terms
 	StartAt      time.Time
 	Reason       string
 	Ticket       string
-	Held         time.Duration // for an extension: the duration of the grant so far
+	Held         time.Duration // for an extension: the duration of the grant so far, its extensions included
 	Extension    bool
 }
 
@@ -109,6 +111,11 @@ func (p Policy) Validate() error {
 			faults = append(faults, at+": the name is used twice")
 		}
 		seen[r.Name] = true
+		for _, list := range [][]string{r.VMs, r.Groups, r.Subscriptions, r.Requesters, r.Approvers} {
+			if slices.ContainsFunc(list, func(s string) bool { return strings.TrimSpace(s) == "" }) {
+				faults = append(faults, at+": a list holds an empty entry, which would match nothing")
+			}
+		}
 		for _, g := range slices.Concat(r.VMs, r.Groups) {
 			if _, err := path.Match(g, ""); err != nil {
 				faults = append(faults, fmt.Sprintf("%s: pattern %q is malformed", at, g))
@@ -118,6 +125,17 @@ func (p Policy) Validate() error {
 			if !ports.Valid() {
 				faults = append(faults, fmt.Sprintf("%s: port %s is not a port", at, ports))
 			}
+		}
+		for _, s := range r.Sources {
+			if !s.IsValid() || s.Masked() != s || s.Addr().Is4In6() {
+				faults = append(faults, fmt.Sprintf("%s: source %s is not a prefix", at, s))
+			}
+		}
+		if r.MaxDuration != 0 && r.MaxTotal != 0 && r.MaxTotal < r.MaxDuration {
+			faults = append(faults, fmt.Sprintf("%s: max_total %s is less than max_duration %s", at, r.MaxTotal, r.MaxDuration))
+		}
+		if n := people(r.Approvers); n > 0 && n < r.Approvals {
+			faults = append(faults, fmt.Sprintf("%s: %d approvals of %d approvers can never be had", at, r.Approvals, n))
 		}
 		for _, d := range []Duration{r.MaxDuration, r.MaxTotal} {
 			if d != 0 && (time.Duration(d) < MinDuration || time.Duration(d) > AbsoluteMax) {
@@ -131,63 +149,66 @@ func (p Policy) Validate() error {
 	if len(faults) == 0 {
 		return nil
 	}
-	return Errorf(CodeInvalid, "the policy is wrong: %s", strings.Join(faults, "; "))
+	return Errorf(CodeInvalid, "the policy is wrong: %s", strings.Join(faults, "; ")).WithHint("correct it and load it again")
 }
 
-// Decide returns the limits within which the ask is allowed, or why it is not. Each target is judged; limits of all matching
-// rules are combined so that the strictest wins.
-func (p Policy) Decide(a Ask, now time.Time) (Limits, error) {
-	if a.Requester == "" {
-		return Limits{}, Errorf(CodeUnauthenticated, "nobody is asking")
-	}
-	if len(a.Terms.Targets) == 0 {
-		return Limits{}, invalid("port", "no port was asked for")
-	}
-	var all Limits
-	for i, t := range a.Terms.Targets {
-		l, err := p.decideOne(a, t)
-		if err != nil {
-			return Limits{}, err
-		}
-		if i == 0 {
-			all = l
-		} else {
-			all = all.strictest(l)
-		}
-	}
-	return all, all.check(a, now)
-}
-
-func (p Policy) decideOne(a Ask, t Target) (Limits, error) {
-	var out Limits
+func people(names []string) int {
 	n := 0
-	for _, r := range p.Rules {
-		if !r.matches(a, t) {
-			continue
+	for i, a := range names {
+		if !slices.ContainsFunc(names[:i], func(b string) bool { return SamePerson(a, b) }) {
+			n++
 		}
-		if r.Deny {
-			return Limits{}, Errorf(CodeDenied, "rule %s forbids %s", r.Name, t).WithHint("ask an admin why")
-		}
-		l := r.limits()
-		if n == 0 {
-			out = l
-		} else {
-			out = out.strictest(l)
-		}
-		n++
 	}
-	if n == 0 {
-		return Limits{}, Errorf(CodeDenied, "no policy rule lets %s ask for %s from %s", a.Requester, t, a.Terms.Source).
-			WithHint("an admin can add a rule to the policy")
-	}
-	return out, nil
+	return n
 }
 
+// Decide returns the limits within which the ask is allowed, or why it is not. Each target is judged by all rules that match it;
+// the limits of all of them are combined so that the strictest wins (P6). The limits come with the error where it is the limits
+// that refuse.
+func (p Policy) Decide(a Ask, now time.Time) (Limits, error) {
+	if strings.TrimSpace(a.Requester) == "" {
+		return Limits{}, Errorf(CodeUnauthenticated, "nobody is asking").WithHint("sign in first: curfew login")
+	}
+	if err := a.Terms.Check(); err != nil {
+		return Limits{}, err
+	}
+	var all []Limits
+	for _, t := range a.Terms.Targets {
+		n := len(all)
+		for _, r := range p.Rules {
+			if !r.matches(a, t) {
+				continue
+			}
+			if r.Deny {
+				return Limits{}, Errorf(CodeDenied, "rule %s forbids %s", r.Name, t).WithHint("ask an admin why")
+			}
+			all = append(all, r.limits())
+		}
+		if len(all) == n {
+			return Limits{}, Errorf(CodeDenied, "no policy rule lets %s ask for %s from %s", a.Requester, t, a.Terms.Source).
+				WithHint("an admin can add a rule to the policy")
+		}
+	}
+	l := all[0]
+	for _, o := range all[1:] {
+		l = l.Strictest(o)
+	}
+	return l, l.check(a, now)
+}
+
+// matches tells whether the rule is about the target. What cannot be judged does not match a permission, and matches a
+// prohibition.
 func (r Rule) matches(a Ask, t Target) bool {
-	if len(r.VMs) > 0 && !matchAny(r.VMs, t.VM.Name) || len(r.Groups) > 0 && !matchAny(r.Groups, a.Group) {
+	sub, group := t.VM.Scope()
+	if sub == "" {
+		sub, group = a.Subscription, a.Group
+	}
+	if len(r.VMs) > 0 && !r.matchAny(r.VMs, t.VM.Name) || len(r.Groups) > 0 && !r.matchAny(r.Groups, group) {
 		return false
 	}
-	if len(r.Subscriptions) > 0 && !slices.ContainsFunc(r.Subscriptions, func(s string) bool { return strings.EqualFold(s, a.Subscription) }) {
+	if len(r.Subscriptions) > 0 && !(sub == "" && r.Deny) && !slices.ContainsFunc(r.Subscriptions, func(s string) bool {
+		return sub != "" && strings.EqualFold(s, sub)
+	}) {
 		return false
 	}
 	if len(r.Requesters) > 0 && !slices.ContainsFunc(r.Requesters, func(s string) bool { return SamePerson(s, a.Requester) }) {
@@ -203,10 +224,13 @@ func (r Rule) matches(a Ask, t Target) bool {
 	return len(r.Sources) == 0 || slices.ContainsFunc(r.Sources, func(s netip.Prefix) bool { return PrefixWithin(a.Terms.Source, s) })
 }
 
-func matchAny(globs []string, name string) bool {
+func (r Rule) matchAny(globs []string, name string) bool {
+	if name == "" {
+		return r.Deny
+	}
 	return slices.ContainsFunc(globs, func(g string) bool {
 		ok, err := path.Match(strings.ToLower(g), strings.ToLower(name))
-		return err == nil && ok
+		return ok || err != nil && r.Deny
 	})
 }
 
@@ -219,6 +243,8 @@ func (r Rule) limits() Limits {
 	if l.MaxTotal == 0 {
 		l.MaxTotal = l.MaxDuration
 	}
+	l.MaxTotal = min(l.MaxTotal, AbsoluteMax)
+	l.MaxDuration = min(l.MaxDuration, l.MaxTotal)
 	if l.MaxAhead == 0 {
 		l.MaxAhead = DefaultMaxAhead
 	}
@@ -234,9 +260,16 @@ func (r Rule) limits() Limits {
 	return l
 }
 
-func (l Limits) strictest(o Limits) Limits {
+// Strictest combines two sets of limits so that both are kept.
+func (l Limits) Strictest(o Limits) Limits {
+	rules := slices.Clone(l.Rules)
+	for _, name := range o.Rules {
+		if !slices.Contains(rules, name) {
+			rules = append(rules, name)
+		}
+	}
 	return Limits{
-		Rules:       slices.Compact(slices.Concat(l.Rules, o.Rules)),
+		Rules:       rules,
 		MaxDuration: min(l.MaxDuration, o.MaxDuration), MaxTotal: min(l.MaxTotal, o.MaxTotal), MaxAhead: min(l.MaxAhead, o.MaxAhead),
 		WidestIPv4: max(l.WidestIPv4, o.WidestIPv4), WidestIPv6: max(l.WidestIPv6, o.WidestIPv6),
 		Approvals:     max(l.Approvals, o.Approvals),
@@ -245,28 +278,26 @@ func (l Limits) strictest(o Limits) Limits {
 	}
 }
 
-// MayApprove tells whether a person with the approver role is on every list that the matching rules ask for.
+// MayApprove tells whether a person with the approver role is on every list that the matching rules ask for. By limits that no
+// policy set, nobody is.
 func (l Limits) MayApprove(name string) bool {
-	for _, list := range l.ApproverLists {
-		if !slices.ContainsFunc(list, func(s string) bool { return SamePerson(s, name) }) {
-			return false
-		}
-	}
-	return name != ""
+	return name != "" && l.Approvals > 0 && !slices.ContainsFunc(l.ApproverLists, func(list []string) bool {
+		return !slices.ContainsFunc(list, func(s string) bool { return SamePerson(s, name) })
+	})
 }
 
 func (l Limits) check(a Ask, now time.Time) error {
 	d, rules := a.Terms.Duration, strings.Join(l.Rules, ", ")
 	switch {
 	case d < MinDuration:
-		return invalid("duration", "%s is shorter than the least duration, %s", Duration(d), Duration(MinDuration)).
-			WithHint("ask with --for %s", Duration(MinDuration))
-	case a.Extension && a.Held+d > l.MaxTotal:
-		e := Errorf(CodeDenied, "with %s more the grant would last %s; rule %s allows %s in total", Duration(d), Duration(a.Held+d), rules, Duration(l.MaxTotal))
+		return tooShort(d)
+	case a.Extension && d > l.MaxTotal-a.Held: // so written that nothing overflows
+		hint := "ask for a new grant when this one is over"
 		if rest := l.MaxTotal - a.Held; rest >= MinDuration {
-			return e.WithHint("ask for %s instead", Duration(rest))
+			hint = fmt.Sprintf("ask for %s instead", Duration(rest))
 		}
-		return e.WithHint("ask for a new grant when this one is over")
+		return Errorf(CodeDenied, "the grant lasts %s; with %s more it would be longer than the %s in total that rule %s allows",
+			Duration(a.Held), Duration(d), Duration(l.MaxTotal), rules).WithHint("%s", hint)
 	case !a.Extension && d > l.MaxDuration:
 		return Errorf(CodeDenied, "%s is over the limit: rule %s allows %s", Duration(d), rules, Duration(l.MaxDuration)).
 			WithHint("ask for %s instead", Duration(l.MaxDuration))
@@ -275,9 +306,13 @@ func (l Limits) check(a Ask, now time.Time) error {
 	case l.Ticket && strings.TrimSpace(a.Ticket) == "":
 		return invalid("ticket", "rule %s asks for a ticket, and none was given", rules).WithHint("add --ticket")
 	case len(a.Reason) > 500:
-		return invalid("reason", "the reason is longer than 500 bytes")
+		return invalid("reason", "the reason is longer than 500 bytes").WithHint("say it shorter, and name a ticket for the rest")
 	case len(a.Ticket) > 100:
-		return invalid("ticket", "the ticket is longer than 100 bytes")
+		return invalid("ticket", "the ticket is longer than 100 bytes").WithHint("name its number alone")
+	case !plain(a.Reason):
+		return invalid("reason", "the reason holds control characters, which could hide what an approver reads").WithHint("write it as plain text")
+	case !plain(a.Ticket):
+		return invalid("ticket", "the ticket holds control characters").WithHint("write it as plain text")
 	}
 	widest := l.WidestIPv4
 	if a.Terms.Source.Addr().Is6() {
@@ -292,8 +327,22 @@ func (l Limits) check(a Ask, now time.Time) error {
 			return invalid("start", "start %s is in the past; it is %s now", Clock(a.StartAt), Clock(now)).WithHint("leave --at out to start as soon as it is approved")
 		}
 		if a.StartAt.Sub(now) > l.MaxAhead {
-			return Errorf(CodeDenied, "start %s is too far ahead: rule %s allows %s", Clock(a.StartAt), rules, Duration(l.MaxAhead))
+			return Errorf(CodeDenied, "start %s is too far ahead: rule %s allows %s", Clock(a.StartAt), rules, Duration(l.MaxAhead)).
+				WithHint("ask for a start before %s", Clock(now.Add(l.MaxAhead)))
 		}
 	}
 	return nil
+}
+
+func tooShort(d time.Duration) *Error {
+	return invalid("duration", "%s is shorter than the least duration, %s", Duration(d), Duration(MinDuration)).
+		WithHint("ask for %s", Duration(MinDuration))
+}
+
+// plain tells whether a terminal shows s as it is: valid UTF-8 without control characters, line ends and tabs aside, and without
+// those that turn the direction of writing.
+func plain(s string) bool {
+	return utf8.ValidString(s) && !strings.ContainsFunc(s, func(r rune) bool {
+		return unicode.IsControl(r) && !strings.ContainsRune("\n\r\t", r) || unicode.Is(unicode.Bidi_Control, r)
+	})
 }

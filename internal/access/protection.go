@@ -83,8 +83,7 @@ func (p Protection) Covers(ports Ports, proto Protocol) (ProtectedPort, bool) {
 
 // Check refuses an ask that the protection does not cover or that is beyond its limits.
 func (p Protection) Check(t Target, source netip.Prefix, d time.Duration) error {
-	q, ok := p.Covers(t.Ports, t.Protocol)
-	if !ok {
+	if _, ok := p.Covers(t.Ports, t.Protocol); !ok {
 		have := "none of its ports is"
 		if len(p.Ports) > 0 && p.Shields() {
 			var s []string
@@ -96,13 +95,18 @@ func (p Protection) Check(t Target, source netip.Prefix, d time.Duration) error 
 		return Errorf(CodeNotProtected, "port %s/%s of %s is not protected, so a grant would mean nothing (%s)", t.Ports, t.Protocol, t.VM.Name, have).
 			WithHint("protect it first: curfew protect %s --port %s", t.VM.Name, t.Ports)
 	}
-	if q.Max > 0 && d > q.Max {
-		return Errorf(CodeDenied, "%s is over the limit: %s allows %s on port %s", Duration(d), t.VM.Name, Duration(q.Max), q.Ports).
-			WithHint("ask for %s instead", Duration(q.Max))
-	}
-	if len(q.Sources) > 0 && !slices.ContainsFunc(q.Sources, func(s netip.Prefix) bool { return PrefixWithin(source, s) }) {
-		return Errorf(CodeDenied, "source %s is not among those that %s allows on port %s: %v", source, t.VM.Name, q.Ports, q.Sources).
-			WithHint("ask from one of these addresses, with --from")
+	for _, q := range p.Ports { // of several that cover it, each limits
+		if q.Protocol != t.Protocol || !q.Ports.Contains(t.Ports) {
+			continue
+		}
+		if q.Max > 0 && d > q.Max {
+			return Errorf(CodeDenied, "%s is over the limit: %s allows %s on port %s", Duration(d), t.VM.Name, Duration(q.Max), q.Ports).
+				WithHint("ask for %s instead", Duration(q.Max))
+		}
+		if len(q.Sources) > 0 && !slices.ContainsFunc(q.Sources, func(s netip.Prefix) bool { return PrefixWithin(source, s) }) {
+			return Errorf(CodeDenied, "source %s is not among those that %s allows on port %s: %v", source, t.VM.Name, q.Ports, q.Sources).
+				WithHint("ask from one of these addresses, with --from")
+		}
 	}
 	return nil
 }

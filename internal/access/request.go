@@ -31,8 +31,10 @@ var requestMoves = map[RequestState][]RequestState{Pending: {Approved, Denied, C
 // CanMove tells whether a request may go from s to next.
 func (s RequestState) CanMove(next RequestState) bool { return slices.Contains(requestMoves[s], next) }
 
-// Final tells whether no move leads on from s.
-func (s RequestState) Final() bool { return s != "" && len(requestMoves[s]) == 0 }
+// Final tells whether s is a state that no move leads on from. What is no state at all is not final, and moves nowhere.
+func (s RequestState) Final() bool {
+	return slices.Contains(RequestStates, s) && len(requestMoves[s]) == 0
+}
 
 // Terms is what is asked for, or granted: review may narrow them, never widen.
 type Terms struct {
@@ -41,19 +43,47 @@ type Terms struct {
 	Duration time.Duration `json:"duration"`
 }
 
+// Check refuses terms that are not whole: no target, a target without machine, port or protocol, one that overlaps another, a
+// source that no client can have, no time. Limits are the policy's affair.
+func (t Terms) Check() error {
+	if len(t.Targets) == 0 {
+		return invalid("port", "no port was asked for").WithHint("name at least one machine and port")
+	}
+	for i, a := range t.Targets {
+		switch {
+		case a.VM.ID == "":
+			return invalid("vm", "no machine was named for port %s", a.Ports).WithHint("name it by name, group/name or resource id")
+		case !a.Ports.Valid():
+			return invalid("port", "port %s of %s is not a port", a.Ports, a.VM.Name).WithHint("ports run from 1 to 65535")
+		case a.Protocol != TCP && a.Protocol != UDP:
+			return invalid("protocol", "protocol %q of port %s is neither tcp nor udp", a.Protocol, a.Ports).WithHint("name one of them")
+		}
+		for _, b := range t.Targets[:i] {
+			if SameVM(a.VM.ID, b.VM.ID) && a.Protocol == b.Protocol && a.Ports.Overlaps(b.Ports) {
+				return invalid("port", "%s and %s are asked for at once and overlap", b, a).WithHint("name each port once")
+			}
+		}
+	}
+	if _, err := CheckSource(t.Source); err != nil {
+		return err
+	}
+	if t.Duration <= 0 {
+		return invalid("duration", "no duration was given").WithHint("say for how long, like 45m or 1h30m")
+	}
+	return nil
+}
+
 // Within tells whether t grants nothing that o does not: each target in one of o's, the source inside o's, no longer than o.
 func (t Terms) Within(o Terms) bool {
 	if t.Duration <= 0 || t.Duration > o.Duration || !PrefixWithin(t.Source, o.Source) || len(t.Targets) == 0 {
 		return false
 	}
-	for _, a := range t.Targets {
-		if !slices.ContainsFunc(o.Targets, func(b Target) bool {
-			return SameVM(a.VM.ID, b.VM.ID) && a.VM.VMID == b.VM.VMID && a.Protocol == b.Protocol && b.Ports.Contains(a.Ports) && a.Ports.Valid()
-		}) {
-			return false
-		}
-	}
-	return true
+	return !slices.ContainsFunc(t.Targets, func(a Target) bool {
+		return !slices.ContainsFunc(o.Targets, func(b Target) bool {
+			return SameVM(a.VM.ID, b.VM.ID) && strings.EqualFold(a.VM.Name, b.VM.Name) && a.VM.VMID == b.VM.VMID &&
+				a.Protocol == b.Protocol && b.Ports.Contains(a.Ports)
+		})
+	})
 }
 
 // PrefixWithin tells whether every address of a is in b.
@@ -127,12 +157,14 @@ type Effect interface{ effect() }
 
 // The effects of a request's moves.
 type (
-	// CreateGrants asks for one grant a target, by these terms, not before StartAt.
+	// CreateGrants asks for one grant a target, by these terms, to be opened from StartAt on: the instant of the last approval,
+	// or the start that was asked for if that is later.
 	CreateGrants struct {
 		Terms   Terms
 		StartAt time.Time
 	}
-	// ExtendGrant asks to lengthen a live grant.
+	// ExtendGrant asks to lengthen a live grant. Other extensions may have been approved since it was asked for, so that the
+	// longest time in total is decided again when it is done: ExtendEvent.Max.
 	ExtendGrant struct {
 		Grant GrantID
 		By    time.Duration
@@ -142,16 +174,16 @@ type (
 func (CreateGrants) effect() {}
 func (ExtendGrant) effect()  {}
 
-// Step returns the request after ev, and what must now be done. It changes nothing when it returns an error.
+// Step returns the request after ev, and what must now be done. It changes nothing when it returns an error. A second answer of
+// any kind to a request that was decided is an error that says who was first, so that nobody believes that theirs counted.
 func (r Request) Step(ev Event, now time.Time) (Request, []Effect, error) {
-	if r.State == Pending && !r.ExpiresAt.IsZero() && !now.Before(r.ExpiresAt) {
-		if _, ok := ev.(ExpireEvent); !ok {
-			return r, nil, Errorf(CodeConflict, "request %s expired at %s without an answer", r.ID, Clock(r.ExpiresAt)).
-				WithHint("ask again with: curfew request create")
-		}
-	}
 	if r.State != Pending {
 		return r, nil, r.decidedError()
+	}
+	over := !r.ExpiresAt.IsZero() && !now.Before(r.ExpiresAt)
+	if _, ok := ev.(ExpireEvent); over && !ok {
+		return r, nil, Errorf(CodeConflict, "request %s expired at %s without an answer", r.ID, Clock(r.ExpiresAt)).
+			WithHint("ask again with: curfew request create")
 	}
 	switch ev := ev.(type) {
 	case ReviewEvent:
@@ -163,8 +195,9 @@ func (r Request) Step(ev Event, now time.Time) (Request, []Effect, error) {
 		}
 		return r.move(Cancelled, now), nil, nil
 	case ExpireEvent:
-		if r.ExpiresAt.IsZero() || now.Before(r.ExpiresAt) {
-			return r, nil, Errorf(CodeConflict, "request %s is not over before %s", r.ID, Clock(r.ExpiresAt))
+		if !over {
+			return r, nil, Errorf(CodeConflict, "request %s does not expire before %s", r.ID, Clock(r.ExpiresAt)).
+				WithHint("answer it, or wait")
 		}
 		return r.move(Expired, now), nil, nil
 	}
@@ -172,15 +205,15 @@ func (r Request) Step(ev Event, now time.Time) (Request, []Effect, error) {
 }
 
 func (r Request) review(ev ReviewEvent, now time.Time) (Request, []Effect, error) {
-	if ev.By == "" {
-		return r, nil, Errorf(CodeUnauthenticated, "a review needs a reviewer")
+	if strings.TrimSpace(ev.By) == "" {
+		return r, nil, Errorf(CodeUnauthenticated, "a review needs a reviewer, and nobody is signed in").WithHint("sign in first: curfew login")
 	}
 	if SamePerson(ev.By, r.Requester) { // P6
 		return r, nil, Errorf(CodeDenied, "you asked for %s yourself: nobody decides on their own request", r.ID).
-			WithHint("another approver can, with: curfew approve %s", r.ID)
+			WithHint("another approver can, with: curfew approve %s; you can take it back with: curfew request cancel %s", r.ID, r.ID)
 	}
 	if slices.ContainsFunc(r.Reviews, func(v Review) bool { return SamePerson(v.Reviewer, ev.By) }) {
-		return r, nil, Errorf(CodeConflict, "you have answered request %s already; it needs %d more", r.ID, r.Needed-r.approvals()).
+		return r, nil, Errorf(CodeConflict, "you have answered request %s already; it needs %d more", r.ID, r.Missing()).
 			WithHint("somebody else has to agree as well")
 	}
 	rev := Review{Reviewer: ev.By, Decision: ev.Decision, Comment: ev.Comment, At: now}
@@ -191,7 +224,7 @@ func (r Request) review(ev ReviewEvent, now time.Time) (Request, []Effect, error
 		return out.move(Denied, now), nil, nil
 	case Approve:
 	default:
-		return r, nil, invalid("decision", "decision %q is neither approve nor deny", ev.Decision)
+		return r, nil, invalid("decision", "decision %q is neither approve nor deny", ev.Decision).WithHint("say approve or deny")
 	}
 	if ev.Narrowed != nil {
 		if !ev.Narrowed.Within(r.Terms) {
@@ -199,11 +232,19 @@ func (r Request) review(ev ReviewEvent, now time.Time) (Request, []Effect, error
 				WithHint("approve it as it stands, for less, or deny it and let them ask again")
 		}
 		if ev.Narrowed.Duration < MinDuration {
-			return r, nil, invalid("duration", "%s is shorter than the least duration, %s", ev.Narrowed.Duration, MinDuration)
+			return r, nil, tooShort(ev.Narrowed.Duration)
 		}
 		n := *ev.Narrowed
+		n.Targets = slices.Clone(n.Targets)
 		rev.Narrowed = &n
 		out.Terms = n
+	}
+	// What was stored is checked as well: terms that were lost, or that grew past what was asked for, approve nothing (P1).
+	if err := out.Terms.Check(); err != nil {
+		return r, nil, err
+	}
+	if !out.Terms.Within(out.Asked) {
+		return r, nil, Errorf(CodeInternal, "the terms of request %s go beyond what was asked for", r.ID)
 	}
 	out.Reviews = append(slices.Clone(r.Reviews), rev)
 	if out.approvals() < max(r.Needed, 1) {
@@ -213,7 +254,11 @@ func (r Request) review(ev ReviewEvent, now time.Time) (Request, []Effect, error
 	if out.Extends != "" {
 		return out, []Effect{ExtendGrant{Grant: out.Extends, By: out.Terms.Duration}}, nil
 	}
-	return out, []Effect{CreateGrants{Terms: out.Terms, StartAt: out.StartAt}}, nil
+	start := now
+	if out.StartAt.After(now) {
+		start = out.StartAt
+	}
+	return out, []Effect{CreateGrants{Terms: out.Terms, StartAt: start}}, nil
 }
 
 func (r Request) approvals() int {
@@ -231,7 +276,7 @@ func (r Request) Missing() int {
 	if r.State != Pending {
 		return 0
 	}
-	return max(r.Needed, 1) - r.approvals()
+	return max(max(r.Needed, 1)-r.approvals(), 0)
 }
 
 func (r Request) move(s RequestState, now time.Time) Request {
@@ -244,12 +289,16 @@ func (r Request) decidedError() *Error {
 	if n := len(r.Reviews); n > 0 && r.State != Cancelled && r.State != Expired {
 		by = " by " + r.Reviews[n-1].Reviewer
 	}
-	e := Errorf(CodeConflict, "request %s is %s already%s, since %s", r.ID, r.State, by, Clock(r.DecidedAt))
-	return e.WithHint("your answer was not needed and changed nothing; see it with: curfew request show %s", r.ID)
+	return Errorf(CodeConflict, "request %s is %s already%s, since %s", r.ID, r.State, by, Clock(r.DecidedAt)).
+		WithHint("nothing was changed; see it with: curfew request show %s", r.ID)
 }
 
-// SamePerson compares names of people without case, so that an approver does not become another one by spelling.
-func SamePerson(a, b string) bool { return a != "" && strings.EqualFold(a, b) }
+// SamePerson compares names of people without case and without the blanks around them, so that an approver does not become
+// another one by spelling. No name is nobody: two empty names are not the same person.
+func SamePerson(a, b string) bool {
+	a, b = strings.TrimSpace(a), strings.TrimSpace(b)
+	return a != "" && strings.EqualFold(a, b)
+}
 
 // Clock formats an instant for messages: UTC, to the second.
 func Clock(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 UTC") }

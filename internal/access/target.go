@@ -1,6 +1,7 @@
 package access
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"strconv"
@@ -24,7 +25,7 @@ func ParseProtocol(s string) (Protocol, error) {
 	case "udp":
 		return UDP, nil
 	}
-	return "", invalid("protocol", "protocol %q is neither tcp nor udp", s)
+	return "", invalid("protocol", "protocol %q is neither tcp nor udp", s).WithHint("leave it out for tcp")
 }
 
 // Ports is a range of ports, both ends included. The zero value is no port.
@@ -47,18 +48,18 @@ func ParsePorts(s string) (Ports, error) {
 		}
 	}
 	if b < a {
-		return Ports{}, invalid("port", "port range %q runs backwards", s)
+		return Ports{}, invalid("port", "port range %q runs backwards", s).WithHint("write it as %d-%d", b, a)
 	}
 	return Ports{a, b}, nil
 }
 
 func parsePort(s string) (uint16, error) {
-	n, err := strconv.ParseUint(strings.TrimSpace(s), 10, 32)
-	if err != nil {
-		return 0, invalid("port", "port %q is not a number", s)
-	}
-	if n < 1 || n > 65535 {
-		return 0, invalid("port", "port %s is out of range: ports run from 1 to 65535", s)
+	n, err := strconv.ParseUint(strings.TrimSpace(s), 10, 16)
+	switch {
+	case errors.Is(err, strconv.ErrRange) || err == nil && n == 0:
+		return 0, invalid("port", "port %q is out of range: ports run from 1 to 65535", s).WithHint("name a port like 22, or a range like 8000-8010")
+	case err != nil:
+		return 0, invalid("port", "port %q is not a number", s).WithHint("name a port like 22, or a range like 8000-8010")
 	}
 	return uint16(n), nil
 }
@@ -66,14 +67,23 @@ func parsePort(s string) (uint16, error) {
 // Valid tells whether the range holds at least one real port.
 func (p Ports) Valid() bool { return p.First > 0 && p.First <= p.Last }
 
-// Contains tells whether every port of q is in p.
-func (p Ports) Contains(q Ports) bool { return p.Valid() && p.First <= q.First && q.Last <= p.Last }
+// Contains tells whether both are ranges and every port of q is in p.
+func (p Ports) Contains(q Ports) bool {
+	return p.Valid() && q.Valid() && p.First <= q.First && q.Last <= p.Last
+}
 
 // Overlaps tells whether p and q share a port.
-func (p Ports) Overlaps(q Ports) bool { return p.First <= q.Last && q.First <= p.Last }
+func (p Ports) Overlaps(q Ports) bool {
+	return p.Valid() && q.Valid() && p.First <= q.Last && q.First <= p.Last
+}
 
-// Count returns the number of ports in the range.
-func (p Ports) Count() int { return int(p.Last) - int(p.First) + 1 }
+// Count returns the number of ports in the range, 0 if it is none.
+func (p Ports) Count() int {
+	if !p.Valid() {
+		return 0
+	}
+	return int(p.Last) - int(p.First) + 1
+}
 
 // String returns "22" or "8000-8010".
 func (p Ports) String() string {
@@ -100,8 +110,17 @@ type VM struct {
 	VMID string `json:"vm_id,omitempty"`
 }
 
-// SameVM compares resource ids as ARM does.
-func SameVM(a, b string) bool { return strings.EqualFold(a, b) }
+// SameVM compares resource ids as ARM does, without case. No id is no machine: two empty ids are not the same one.
+func SameVM(a, b string) bool { return a != "" && strings.EqualFold(a, b) }
+
+// Scope returns the subscription and the resource group in the machine's id, "" for what does not stand there.
+func (v VM) Scope() (subscription, group string) {
+	parts := strings.Split(strings.Trim(v.ID, "/"), "/")
+	if len(parts) < 4 || !strings.EqualFold(parts[0], "subscriptions") || !strings.EqualFold(parts[2], "resourceGroups") {
+		return "", ""
+	}
+	return parts[1], parts[3]
+}
 
 // Target is a machine with a port, or range of ports, and a protocol.
 type Target struct {
@@ -113,39 +132,46 @@ type Target struct {
 // String returns for example "web-01:22/tcp".
 func (t Target) String() string { return fmt.Sprintf("%s:%s/%s", t.VM.Name, t.Ports, t.Protocol) }
 
-// ParseSource reads an address or a prefix. A single address becomes a prefix of full length; bits behind the prefix must be
-// zero, an IPv4 address in IPv6 form is unmapped, zones are refused.
+// ParseSource reads an address or a prefix. A single address becomes a prefix of full length, unmapped if it is an IPv4 address
+// in IPv6 form; bits behind a prefix must be zero; zones are refused.
 func ParseSource(s string) (netip.Prefix, error) {
 	s = strings.TrimSpace(s)
+	bad := invalid("source", "source %q is not an IP address or a CIDR prefix", s).WithHint(sourceHint)
 	if s == "" {
-		return netip.Prefix{}, invalid("source", "no source address was given")
+		return netip.Prefix{}, invalid("source", "no source address was given").WithHint(sourceHint)
 	}
 	if !strings.Contains(s, "/") {
 		a, err := netip.ParseAddr(s)
 		if err != nil || a.Zone() != "" {
-			return netip.Prefix{}, invalid("source", "source %q is not an IP address or a CIDR prefix", s)
+			return netip.Prefix{}, bad
 		}
 		a = a.Unmap()
 		return CheckSource(netip.PrefixFrom(a, a.BitLen()))
 	}
 	p, err := netip.ParsePrefix(s)
 	if err != nil {
-		return netip.Prefix{}, invalid("source", "source %q is not an IP address or a CIDR prefix", s)
+		return netip.Prefix{}, bad
 	}
 	if p.Masked() != p {
-		return netip.Prefix{}, invalid("source", "source %s has bits set behind its prefix; did you mean %s?", s, p.Masked())
+		return netip.Prefix{}, invalid("source", "source %s has bits set behind its prefix", p).WithHint("did you mean %s?", p.Masked())
 	}
 	return CheckSource(p)
 }
 
-// CheckSource refuses sources that can never be a client: unspecified, loopback, link-local, multicast.
+const sourceHint = "name your address or network, like 198.51.100.7 or 203.0.113.0/24, or leave --from out for your own"
+
+// CheckSource refuses sources that can never be a client: none at all, unspecified, loopback, link-local, multicast, broadcast.
 func CheckSource(p netip.Prefix) (netip.Prefix, error) {
 	a := p.Addr()
 	switch {
-	case !p.IsValid() || a.Is4In6():
-		return p, invalid("source", "source %s is not a usable prefix", p)
-	case p.Bits() == a.BitLen() && a.IsUnspecified(), a.IsLoopback(), a.IsLinkLocalUnicast(), a.IsMulticast():
-		return p, invalid("source", "source %s is not an address that a client can have", p)
+	case !p.IsValid():
+		return p, invalid("source", "the source is not a prefix").WithHint(sourceHint)
+	case a.Is4In6():
+		return p, invalid("source", "source %s is IPv4 in the form of IPv6", p).WithHint("write it as an IPv4 prefix")
+	case p.Bits() == a.BitLen() && a.IsUnspecified(), a.IsLoopback(), a.IsLinkLocalUnicast(), a.IsMulticast(), a == broadcast:
+		return p, invalid("source", "source %s is not an address that a client can have", p).WithHint(sourceHint)
 	}
 	return p, nil
 }
+
+var broadcast = netip.AddrFrom4([4]byte{255, 255, 255, 255})
