@@ -7,8 +7,6 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
-
-	"go4.org/netipx"
 )
 
 // outcome is a set of possible results of a rule list.
@@ -85,50 +83,39 @@ type Compiled struct {
 // place is Env in compiled form.
 type place struct {
 	env      Env
-	vnetSet  *netipx.IPSet // as given, with the host's address
-	vnet     *addrs
+	vnet     *addrs // as given, with the host's address
 	internet *addrs
 	// maybeInternet are public addresses that belong to the virtual network only by a default route: the documentation
 	// does not say whether Internet still holds them.
 	maybeInternet *addrs
 	unknownVnet   bool
+	zones         [4]ranges         // Internet, virtual network, platform, other: where Reachable counts sources
 	sets          map[string]*addrs // by text, for sharing
 }
 
 func newPlace(env Env) *place {
 	p := &place{env: env, unknownVnet: true, sets: map[string]*addrs{}}
-	var narrow, wide netipx.IPSetBuilder
+	var narrow []netip.Prefix
 	for _, x := range env.VirtualNetwork {
-		if x = plainPrefix(x); !x.IsValid() {
-			continue
-		}
-		p.unknownVnet = false
-		wide.AddPrefix(x)
-		if x.Bits() > 0 {
-			narrow.AddPrefix(x)
+		if x = plainPrefix(x); x.IsValid() {
+			p.unknownVnet = false
+			if x.Bits() > 0 {
+				narrow = append(narrow, x)
+			}
 		}
 	}
-	narrowSet, wideSet := built(&narrow), built(&wide)
-	p.vnetSet = or(wideSet, prefixSet(netip.PrefixFrom(platformV4, 32)))
-	p.vnet = newAddrs(p.vnetSet)
-	p.internet = newAddrs(minus(publicSet, wideSet))
-	p.maybeInternet = newAddrs(minus(and(publicSet, wideSet), narrowSet))
-	return p
-}
-
-// vnetZone is what Reachable counts as the virtual network: a default route does not make the Internet a part of it.
-func (p *place) vnetZone() *netipx.IPSet {
-	var b netipx.IPSetBuilder
-	for _, x := range p.env.VirtualNetwork {
-		if x = plainPrefix(x); x.IsValid() && x.Bits() > 0 {
-			b.AddPrefix(x)
-		}
-	}
-	b.RemoveSet(platformSet)
+	narrowly, widely := prefixRanges(narrow...), prefixRanges(env.VirtualNetwork...)
+	p.vnet = newAddrs(union(widely, prefixRanges(netip.PrefixFrom(platformV4, 32))))
+	p.internet = newAddrs(public.minus(widely))
+	p.maybeInternet = newAddrs(public.and(widely).minus(narrowly))
+	// A default route does not make the Internet a part of the network.
+	zone := narrowly
 	if p.unknownVnet {
-		b.AddSet(privateSet)
+		zone = private
 	}
-	return built(&b)
+	zone = zone.minus(platform)
+	p.zones = [4]ranges{public.minus(zone), zone, platform, private.minus(zone)}
+	return p
 }
 
 // Compile prepares an NSG for questions. It never fails and drops nothing: a rule that is wrong or cannot be parsed makes
@@ -305,7 +292,7 @@ func uncertainty(c *crule, faults []string) string {
 func (p *place) compileSide(texts, asgs []string, what string, far bool) (side, []string) {
 	var (
 		s      side
-		sets   []*netipx.IPSet
+		sets   []ranges
 		faults []string
 		last   *addrs
 	)
@@ -317,7 +304,7 @@ func (p *place) compileSide(texts, asgs []string, what string, far bool) (side, 
 			continue
 		}
 		if a, ok := p.address(lower); ok {
-			sets, last = append(sets, a.set), a
+			sets, last = append(sets, a.rs), a
 			continue
 		}
 		if !isTagName(t) {
@@ -327,7 +314,7 @@ func (p *place) compileSide(texts, asgs []string, what string, far bool) (side, 
 		}
 		a, at := p.tag(lower, t, far)
 		if a != nil {
-			sets, last = append(sets, a.set), a
+			sets, last = append(sets, a.rs), a
 		}
 		if at != nil {
 			s.atoms = append(s.atoms, *at)
@@ -336,13 +323,13 @@ func (p *place) compileSide(texts, asgs []string, what string, far bool) (side, 
 	for _, id := range asgs {
 		lower := strings.ToLower(id)
 		if members, ok := p.env.ASGs[lower]; ok {
-			sets, last = append(sets, addrSet(members)), nil
+			sets, last = append(sets, addrRanges(members)), nil
 			continue
 		}
 		// Members are private addresses of one virtual network; only with floating IP is the destination another address.
 		scope := every
 		if far && !p.unknownVnet {
-			scope = newAddrs(or(p.vnetSet, privateSet))
+			scope = newAddrs(union(p.vnet.rs, private))
 		}
 		s.atoms = append(s.atoms, atom{scope: scope, id: "asg:" + lower, name: id})
 		faults = append(faults, "the members of its "+what+" application security group "+id+" are not known")
@@ -359,7 +346,7 @@ func (p *place) compileSide(texts, asgs []string, what string, far bool) (side, 
 	case len(sets) == 1 && last != nil:
 		s.yes = last
 	default:
-		s.yes = newAddrs(or(sets...))
+		s.yes = newAddrs(union(sets...))
 	}
 	return s, faults
 }
@@ -373,7 +360,7 @@ func (p *place) address(s string) (*addrs, bool) {
 	if !ok {
 		return nil, false
 	}
-	a := newAddrs(prefixSet(x))
+	a := newAddrs(prefixRanges(x))
 	p.sets[s] = a
 	return a, true
 }
@@ -419,21 +406,21 @@ func (p *place) tag(lower, name string, far bool) (*addrs, *atom) {
 			return p.vnet, nil
 		}
 		if !far { // the machine itself is surely in its network
-			return newAddrs(or(privateSet, p.vnetSet)), nil
+			return newAddrs(union(private, p.vnet.rs)), nil
 		}
-		return p.vnet, &atom{scope: newAddrs(privateSet), id: "virtualnetwork", name: "VirtualNetwork", tag: true}
+		return p.vnet, &atom{scope: privateAddrs, id: "virtualnetwork", name: "VirtualNetwork", tag: true}
 	case "internet":
 		if len(p.maybeInternet.v4)+len(p.maybeInternet.v6) > 0 {
 			return p.internet, &atom{scope: p.maybeInternet, id: "internet", name: "Internet", tag: true}
 		}
 		return p.internet, nil
 	case "azureloadbalancer", "azure_loadbalancer":
-		return newAddrs(platformSet), nil
+		return newAddrs(platform), nil
 	}
 	if prefixes, ok := p.env.Tags[lower]; ok {
 		key := "tag:" + lower
 		if p.sets[key] == nil {
-			p.sets[key] = newAddrs(prefixSet(prefixes...))
+			p.sets[key] = newAddrs(prefixRanges(prefixes...))
 		}
 		return p.sets[key], nil
 	}
@@ -444,8 +431,3 @@ func (p *place) tag(lower, name string, far bool) (*addrs, *atom) {
 	}
 	return nil, &atom{scope: scope, id: lower, name: name, tag: true}
 }
-
-var (
-	publicAddrs   = newAddrs(publicSet)
-	platformAddrs = newAddrs(or(publicSet, platformSet, linkLocal))
-)

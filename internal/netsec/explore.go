@@ -24,7 +24,7 @@ func (e *explorer) layer(i int) {
 		return
 	}
 	e.gone[i] = 0
-	l, q := j.ls[i], j.q
+	l, q := j.ls[i], &j.q
 	tied, decided := 0, false
 	for k := range l.rules {
 		if e.budget--; e.budget <= 0 || e.outs == outAllow|outDeny {

@@ -150,7 +150,7 @@ func (p *Path) fromInternet(src netip.Addr) bool {
 
 // judge holds one judgement of a path on its way.
 type judge struct {
-	path  *Path
+	path  Path
 	ls    [3]*ruleList
 	names [3]Layer
 	n     int
@@ -160,13 +160,13 @@ type judge struct {
 	noNSG              bool
 	bare, always       outcome
 	bareWhy, alwaysWhy string
-	q                  *query
+	q                  query
 	fixed              map[string]bool // tags the source belongs to, if useFixed
 	useFixed           bool
 }
 
 func (j *judge) start(p *Path, inbound bool) {
-	j.path = p
+	j.path = *p
 	j.ls, j.names, j.n = p.layers(inbound)
 	j.noNSG = p.Subnet == nil && p.NIC == nil
 	j.bare, j.always = outAllow, outAllow
@@ -281,7 +281,7 @@ func (p Path) DecideAccess(pk Packet) (Access, *RuleRef) {
 	if why != "" {
 		return Unknown, nil
 	}
-	j := judge{q: &q}
+	j := judge{q: q}
 	j.start(&p, pk.Inbound)
 	for i := range j.n {
 		j.rs[i] = j.ls[i].decide(&q)
@@ -310,7 +310,7 @@ func (p Path) Decide(pk Packet) Verdict {
 	if why != "" {
 		return Verdict{Why: why, Decider: -1}
 	}
-	j := judge{q: &q}
+	j := judge{q: q}
 	j.start(&p, pk.Inbound)
 	for i := range j.n {
 		j.rs[i] = j.ls[i].decide(&q)

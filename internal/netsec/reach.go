@@ -32,7 +32,7 @@ func (z Zone) Access() Access {
 
 // Exposed reports whether what gets in counts as the Internet at large (see the function Exposed).
 func (z Zone) Exposed() bool {
-	if Exposed(z.Allowed, nil) {
+	if exposed(setRanges(z.Allowed), nil) {
 		return true
 	}
 	for i := range z.Open {
@@ -41,7 +41,7 @@ func (z Zone) Exposed() bool {
 			continue
 		}
 		if len(p.Tags) > 0 {
-			if !slices.ContainsFunc(p.Tags, func(t string) bool { return !AnyTenant(t) }) && Exposed(p.IPs, nil) {
+			if !slices.ContainsFunc(p.Tags, func(t string) bool { return !AnyTenant(t) }) && exposed(p.rs, nil) {
 				return true
 			}
 			continue
@@ -64,7 +64,7 @@ func (p *PathPiece) fromAnyTenant() bool {
 		if !h.Rule.width.broad() {
 			return false
 		}
-		tenant = tenant || h.Rule.width.anyTenant != nil && p.IPs.Overlaps(h.Rule.width.anyTenant)
+		tenant = tenant || p.rs.overlaps(h.Rule.width.anyTenant)
 	}
 	return tenant
 }
@@ -101,7 +101,7 @@ func (z Zone) except(skip func(*RuleRef) bool) Zone {
 
 func newZone(open []PathPiece) Zone {
 	z := Zone{Open: open}
-	var allowed, unknown netipx.IPSetBuilder
+	var allowed, unknown []ranges
 	for i := range open {
 		p := &open[i]
 		switch {
@@ -110,13 +110,13 @@ func newZone(open []PathPiece) Zone {
 		case p.Tag != "":
 			z.UnknownTags = appendNew(z.UnknownTags, p.Tag)
 		case p.Access == Allow:
-			allowed.AddSet(p.IPs)
+			allowed = append(allowed, p.rs)
 		default:
-			unknown.AddSet(p.IPs)
+			unknown = append(unknown, p.rs)
 		}
 	}
-	z.Allowed = built(&allowed)
-	z.Unknown = minus(built(&unknown), z.Allowed)
+	in := union(allowed...)
+	z.Allowed, z.Unknown = in.set(), union(unknown...).minus(in).set()
 	return z
 }
 
@@ -129,18 +129,16 @@ func appendNew(ss []string, s string) []string {
 
 // Reachable says from where traffic to dst gets in on at least one of the ports.
 func (p Path) Reachable(dst netip.Addr, proto Protocol, ports PortRange) Reach {
-	vnet := p.place().vnetZone()
-	internet := minus(publicSet, vnet)
-	other := minus(minus(minus(everySet, internet), vnet), platformSet)
+	zones := p.place().zones
 	var in [4][]PathPiece
-	for _, x := range p.Sources(dst, proto, ports) {
+	for _, x := range p.sources(dst, proto, ports) {
 		if x.Access == Deny {
 			continue
 		}
-		for i, zone := range []*netipx.IPSet{internet, vnet, platformSet, other} {
-			if ips := and(x.IPs, zone); !isEmpty(ips) {
-				y := x
-				y.IPs = ips
+		for i := range zones {
+			y := x
+			if y.rs = x.rs.and(zones[i]); len(y.rs) > 0 {
+				y.IPs = y.rs.set()
 				in[i] = append(in[i], y)
 			}
 		}

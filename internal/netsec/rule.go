@@ -85,15 +85,15 @@ func (r Rule) Overlaps(dst []netip.Prefix, proto Protocol, ports PortRange, env 
 	if !c.allDports && !c.dportsDim && (protos&(TCP.bits()|UDP.bits()) == 0 || !overlaps(c.dports, ports)) {
 		return false
 	}
-	want := prefixSet(dst...)
+	want := prefixRanges(dst...)
 	if c.dst.every {
-		return !isEmpty(want)
+		return len(want) > 0
 	}
-	if c.dst.yes.set.Overlaps(want) {
+	if c.dst.yes.rs.overlaps(want) {
 		return true
 	}
 	for i := range c.dst.atoms {
-		if c.dst.atoms[i].scope.set.Overlaps(want) {
+		if c.dst.atoms[i].scope.rs.overlaps(want) {
 			return true
 		}
 	}
@@ -130,9 +130,9 @@ func (r Rule) Covers(from, dst []netip.Prefix, proto Protocol, ports PortRange, 
 			return false
 		}
 	}
-	sources := everySet
+	sources := everyRange
 	if from != nil {
-		sources = prefixSet(from...)
+		sources = prefixRanges(from...)
 	}
-	return isEmpty(minus(prefixSet(dst...), c.dst.yes.set)) && isEmpty(minus(sources, c.src.yes.set))
+	return len(prefixRanges(dst...).minus(c.dst.yes.rs)) == 0 && len(sources.minus(c.src.yes.rs)) == 0
 }

@@ -27,6 +27,8 @@ type Piece struct {
 	Access      Access
 	Rule        *RuleRef
 	Why         string
+
+	rs ranges // IPs, to compute with
 }
 
 // PathPiece is a Piece judged over all layers of a path.
@@ -49,6 +51,15 @@ func (c *Compiled) Sources(dst netip.Addr, proto Protocol, ports PortRange) []Pi
 
 // Sources divides all possible sources of inbound traffic to dst into pieces, judged over all layers.
 func (p Path) Sources(dst netip.Addr, proto Protocol, ports PortRange) []PathPiece {
+	pieces := p.sources(dst, proto, ports)
+	for i := range pieces {
+		pieces[i].IPs = pieces[i].rs.set()
+	}
+	return pieces
+}
+
+// sources leaves IPs empty.
+func (p Path) sources(dst netip.Addr, proto Protocol, ports PortRange) []PathPiece {
 	dst = dst.Unmap().WithZone("")
 	if !dst.IsValid() || proto > AH {
 		return nil
@@ -79,7 +90,7 @@ type sweep struct {
 	n     int
 	rules [3][]*crule // those that may match destination, protocol and ports
 	// internet is public space outside the virtual network, where no NSG applies.
-	internet *netipx.IPSet
+	internet ranges
 }
 
 func newSweep(p *Path, dst netip.Addr, proto Protocol, ports PortRange) *sweep {
@@ -98,7 +109,7 @@ func newSweep(p *Path, dst netip.Addr, proto Protocol, ports PortRange) *sweep {
 		}
 	}
 	if s.path.Subnet == nil && s.path.NIC == nil {
-		s.internet = minus(publicSet, p.place().vnetZone())
+		s.internet = p.place().zones[0]
 	}
 	return s
 }
@@ -142,7 +153,7 @@ func (s *sweep) cuts(within PortRange, of func(*crule) []PortRange) []PortRange 
 
 // region is a set of sources on its way through the layers.
 type region struct {
-	ips  *netipx.IPSet
+	ips  ranges
 	rs   [3]result
 	via  bool // a tag that is assumed made the difference
 	done bool
@@ -158,7 +169,7 @@ func (s *sweep) run() []PathPiece {
 				out = append(out, s.pieces(g, nil, dp, sp, q)...)
 			}
 			for _, a := range assumptions {
-				for _, g := range s.through(q, and(all, a.scope), a.ids) {
+				for _, g := range s.through(q, all.and(a.scope), a.ids) {
 					if g.via {
 						out = append(out, s.pieces(g, &a, dp, sp, q)...)
 					}
@@ -173,7 +184,7 @@ func (s *sweep) run() []PathPiece {
 type assumption struct {
 	ids   map[string]bool // with the tags that hold it: who is in Storage.WestEurope is in Storage
 	names []string
-	scope *netipx.IPSet
+	scope ranges
 }
 
 // assumptions returns every combination of tags that can make a difference: within one layer the first matching rule is
@@ -230,10 +241,10 @@ func (s *sweep) assumptions() []assumption {
 	var out []assumption
 	for _, k := range keys {
 		as := combos[k]
-		x := assumption{ids: map[string]bool{}, scope: everySet}
+		x := assumption{ids: map[string]bool{}, scope: everyRange}
 		for _, a := range as {
 			x.names = append(x.names, a.name)
-			x.scope = and(x.scope, a.scope.set)
+			x.scope = x.scope.and(a.scope.rs)
 			x.ids[a.id] = true
 			for id := range every {
 				if within(a.id, id) {
@@ -241,7 +252,7 @@ func (s *sweep) assumptions() []assumption {
 				}
 			}
 		}
-		if !isEmpty(x.scope) {
+		if len(x.scope) > 0 {
 			out = append(out, x)
 		}
 	}
@@ -249,7 +260,7 @@ func (s *sweep) assumptions() []assumption {
 }
 
 // through sends a set of sources through the layers. assumed holds the tags that the sources are taken to belong to.
-func (s *sweep) through(q query, ips *netipx.IPSet, assumed map[string]bool) []region {
+func (s *sweep) through(q query, ips ranges, assumed map[string]bool) []region {
 	regions := []region{{ips: ips}}
 	for i := range s.n {
 		var next []region
@@ -273,7 +284,7 @@ func (s *sweep) through(q query, ips *netipx.IPSet, assumed map[string]bool) []r
 
 // part is a set of sources that one layer judges alike.
 type part struct {
-	ips *netipx.IPSet
+	ips ranges
 	result
 	via   bool
 	first *crule
@@ -289,7 +300,7 @@ func (p part) finish() part {
 }
 
 // layer judges sources by the rules of one layer.
-func (s *sweep) layer(i int, q *query, ips *netipx.IPSet, assumed map[string]bool) []part {
+func (s *sweep) layer(i int, q *query, ips ranges, assumed map[string]bool) []part {
 	open := []part{{ips: ips, tied: -1}}
 	var closed []part
 	for _, r := range s.rules[i] {
@@ -331,31 +342,28 @@ func (s *sweep) layer(i int, q *query, ips *netipx.IPSet, assumed map[string]boo
 
 // split divides the part by what the rule does to it: surely matched (tied -2: closed), perhaps matched, not matched.
 func (p part) split(r *crule, certain bool, assumed map[string]bool) []part {
-	yes := r.src.yes.set
+	yes := r.src.yes.rs
 	if r.src.every {
-		yes = everySet
+		yes = everyRange
 	}
-	var viaTag, dim *netipx.IPSet // in an assumed tag; in something that was not read
+	var viaTag, dim ranges // in an assumed tag; in something that was not read
 	for j := range r.src.atoms {
 		a := &r.src.atoms[j]
 		switch {
 		case a.tag && assumed[a.id]:
-			viaTag = or(viaTag, a.scope.set)
+			viaTag = union(viaTag, a.scope.rs)
 		case !a.tag && a.bit&p.gone == 0:
-			dim = or(dim, a.scope.set)
+			dim = union(dim, a.scope.rs)
 		}
 	}
 	rest := p.ips
 	var out []part
-	take := func(set *netipx.IPSet, sure, via bool) {
-		if set == nil {
+	take := func(set ranges, sure, via bool) {
+		ips := rest.and(set)
+		if len(ips) == 0 {
 			return
 		}
-		ips := and(rest, set)
-		if isEmpty(ips) {
-			return
-		}
-		rest = minus(rest, ips)
+		rest = rest.minus(ips)
 		n := p
 		n.ips = ips
 		n.out |= r.out
@@ -391,7 +399,7 @@ func (p part) split(r *crule, certain bool, assumed map[string]bool) []part {
 	take(yes, certain, false)
 	take(viaTag, certain, true)
 	take(dim, false, false)
-	if !isEmpty(rest) {
+	if len(rest) > 0 {
 		n := p
 		n.ips = rest
 		out = append(out, n)
@@ -411,21 +419,21 @@ func (s *side) unread() (bits uint64) {
 
 // pieces turns a region into pieces: where no NSG applies, the Internet is judged apart.
 func (s *sweep) pieces(g region, x *assumption, dp, sp PortRange, q query) []PathPiece {
-	parts := []*netipx.IPSet{g.ips}
+	parts := []ranges{g.ips}
 	if s.path.Subnet == nil && s.path.NIC == nil {
-		parts = []*netipx.IPSet{and(g.ips, s.internet), minus(g.ips, s.internet)}
+		parts = []ranges{g.ips.and(s.internet), g.ips.minus(s.internet)}
 	}
 	var out []PathPiece
 	for _, ips := range parts {
-		if isEmpty(ips) {
+		if len(ips) == 0 {
 			continue
 		}
-		sample := ips.Ranges()[0].From()
+		sample := ips[0].From()
 		q.src = keyOf(sample)
-		j := judge{q: &q, useFixed: true}
+		j := judge{q: q, useFixed: true}
 		j.start(s.path, true)
 		j.rs = g.rs
-		p := Piece{IPs: ips, Protocol: s.proto, Ports: dp, SourcePorts: sp}
+		p := Piece{rs: ips, Protocol: s.proto, Ports: dp, SourcePorts: sp}
 		if x != nil {
 			j.fixed, p.Tags, p.Tag = x.ids, x.names, strings.Join(x.names, "+")
 		}
@@ -475,5 +483,5 @@ func (p *PathPiece) like(o *PathPiece) bool {
 			return false
 		}
 	}
-	return p.IPs.Equal(o.IPs)
+	return slices.Equal(p.rs, o.rs)
 }

@@ -38,48 +38,149 @@ var (
 	v4All = netip.MustParsePrefix("0.0.0.0/0")
 	v6All = netip.MustParsePrefix("::/0")
 
-	everySet    = prefixSet(v4All, v6All)
-	every       = newAddrs(everySet)
-	nowhere     = newAddrs(&netipx.IPSet{})
-	platformSet = prefixSet(netip.PrefixFrom(platformV4, 32), netip.PrefixFrom(platformV6, 128))
-	publicSet   = publicSpace()
-	privateSet  = minus(minus(everySet, publicSet), platformSet)
-	linkLocal   = prefixSet(netip.MustParsePrefix("169.254.0.0/16"), netip.MustParsePrefix("fe80::/10"))
+	everyRange   = prefixRanges(v4All, v6All)
+	every        = newAddrs(everyRange)
+	nowhere      = newAddrs(nil)
+	platform     = prefixRanges(netip.PrefixFrom(platformV4, 32), netip.PrefixFrom(platformV6, 128))
+	public       = prefixRanges(v4All, netip.MustParsePrefix("2000::/3")).minus(prefixRanges(notInternet...)).minus(platform)
+	private      = everyRange.minus(public).minus(platform)
+	linkLocal    = prefixRanges(netip.MustParsePrefix("169.254.0.0/16"), netip.MustParsePrefix("fe80::/10"))
+	publicSet    = public.set()
+	publicAddrs  = newAddrs(public)
+	privateAddrs = newAddrs(private)
+	// platformAddrs is where tags of the platform's own services (DNS, IMDS, licensing) may lie.
+	platformAddrs = newAddrs(union(public, platform, linkLocal))
 )
 
 // PublicSpace returns the addresses that the Internet can send from: everything but reserved and private ranges and the
 // host's own address; of IPv6, global unicast.
 func PublicSpace() *netipx.IPSet { return publicSet }
 
-func publicSpace() *netipx.IPSet {
-	var b netipx.IPSetBuilder
-	b.AddPrefix(v4All)
-	b.AddPrefix(netip.MustParsePrefix("2000::/3"))
-	for _, p := range notInternet {
-		b.RemovePrefix(p)
+// ranges is an address set: sorted, disjoint, IPv4 before IPv6. nil is empty. The set form computes with it because
+// netipx sorts anew at every step.
+type ranges []netipx.IPRange
+
+// prefixRanges skips invalid prefixes; those of IPv4 in IPv6 form are taken as IPv4.
+func prefixRanges(ps ...netip.Prefix) ranges {
+	var rs ranges
+	for _, p := range ps {
+		if p = plainPrefix(p); p.IsValid() {
+			rs = append(rs, netipx.RangeOfPrefix(p))
+		}
 	}
-	b.Remove(platformV4)
-	return built(&b)
+	return rs.normal()
 }
 
-// built returns the set. Builders fail only on invalid prefixes and addresses, which the callers have excluded.
-func built(b *netipx.IPSetBuilder) *netipx.IPSet {
+func addrRanges(as []netip.Addr) ranges {
+	var rs ranges
+	for _, a := range as {
+		if a.IsValid() {
+			a = a.Unmap().WithZone("")
+			rs = append(rs, netipx.IPRangeFrom(a, a))
+		}
+	}
+	return rs.normal()
+}
+
+// normal sorts and joins in place.
+func (rs ranges) normal() ranges {
+	slices.SortFunc(rs, func(a, b netipx.IPRange) int { return a.From().Compare(b.From()) })
+	out := rs[:0]
+	for _, r := range rs {
+		if n := len(out); n > 0 && out[n-1].From().Is4() == r.From().Is4() {
+			last := out[n-1]
+			if next := last.To().Next(); !next.IsValid() || r.From().Compare(next) <= 0 {
+				if r.To().Compare(last.To()) > 0 {
+					out[n-1] = netipx.IPRangeFrom(last.From(), r.To())
+				}
+				continue
+			}
+		}
+		out = append(out, r)
+	}
+	return out
+}
+
+func union(sets ...ranges) ranges { return ranges(slices.Concat(sets...)).normal() }
+
+func (rs ranges) and(o ranges) ranges {
+	var out ranges
+	for i, j := 0, 0; i < len(rs) && j < len(o); {
+		from, to := rs[i].From(), rs[i].To()
+		if o[j].From().Compare(from) > 0 {
+			from = o[j].From()
+		}
+		if o[j].To().Compare(to) < 0 {
+			to = o[j].To()
+		}
+		if from.Compare(to) <= 0 {
+			out = append(out, netipx.IPRangeFrom(from, to))
+		}
+		if rs[i].To().Compare(o[j].To()) < 0 {
+			i++
+		} else {
+			j++
+		}
+	}
+	return out
+}
+
+func (rs ranges) minus(o ranges) ranges {
+	var out ranges
+	j := 0
+	for _, r := range rs {
+		from := r.From()
+		for j < len(o) && o[j].To().Compare(from) < 0 {
+			j++
+		}
+		for k := j; from.IsValid() && k < len(o) && o[k].From().Compare(r.To()) <= 0; k++ {
+			if o[k].From().Compare(from) > 0 {
+				out = append(out, netipx.IPRangeFrom(from, o[k].From().Prev()))
+			}
+			if from = o[k].To().Next(); from.IsValid() && from.Compare(r.To()) > 0 {
+				from = netip.Addr{}
+			}
+		}
+		if from.IsValid() {
+			out = append(out, netipx.IPRangeFrom(from, r.To()))
+		}
+	}
+	return out
+}
+
+func (rs ranges) overlaps(o ranges) bool {
+	for i, j := 0, 0; i < len(rs) && j < len(o); {
+		if rs[i].Overlaps(o[j]) {
+			return true
+		}
+		if rs[i].To().Compare(o[j].To()) < 0 {
+			i++
+		} else {
+			j++
+		}
+	}
+	return false
+}
+
+// set returns the form that callers see.
+func (rs ranges) set() *netipx.IPSet {
+	var b netipx.IPSetBuilder
+	for _, r := range rs {
+		b.AddRange(r)
+	}
 	s, err := b.IPSet()
-	if err != nil {
+	if err != nil { // only for invalid ranges, of which there are none
 		panic("netsec: invalid address in a set: " + err.Error())
 	}
 	return s
 }
 
-// prefixSet skips invalid prefixes; those of IPv4 in IPv6 form are taken as IPv4.
-func prefixSet(ps ...netip.Prefix) *netipx.IPSet {
-	var b netipx.IPSetBuilder
-	for _, p := range ps {
-		if p = plainPrefix(p); p.IsValid() {
-			b.AddPrefix(p)
-		}
+// setRanges is the reverse of set.
+func setRanges(s *netipx.IPSet) ranges {
+	if s == nil {
+		return nil
 	}
-	return built(&b)
+	return s.Ranges()
 }
 
 func plainPrefix(p netip.Prefix) netip.Prefix {
@@ -92,48 +193,12 @@ func plainPrefix(p netip.Prefix) netip.Prefix {
 	return p.Masked()
 }
 
-func addrSet(as []netip.Addr) *netipx.IPSet {
-	var b netipx.IPSetBuilder
-	for _, a := range as {
-		if a.IsValid() {
-			b.Add(a.Unmap().WithZone(""))
-		}
-	}
-	return built(&b)
-}
-
-func minus(a, b *netipx.IPSet) *netipx.IPSet {
-	var sb netipx.IPSetBuilder
-	sb.AddSet(a)
-	sb.RemoveSet(b)
-	return built(&sb)
-}
-
-func and(a, b *netipx.IPSet) *netipx.IPSet {
-	var sb netipx.IPSetBuilder
-	sb.AddSet(a)
-	sb.Intersect(b)
-	return built(&sb)
-}
-
-func or(sets ...*netipx.IPSet) *netipx.IPSet {
-	var sb netipx.IPSetBuilder
-	for _, s := range sets {
-		if s != nil {
-			sb.AddSet(s)
-		}
-	}
-	return built(&sb)
-}
-
-func isEmpty(s *netipx.IPSet) bool { return s == nil || len(s.Ranges()) == 0 }
-
 // family returns all addresses of the family of a.
-func family(a netip.Addr) *netipx.IPSet {
+func family(a netip.Addr) ranges {
 	if a.Is4() {
-		return prefixSet(v4All)
+		return everyRange[:1]
 	}
-	return prefixSet(v6All)
+	return everyRange[1:]
 }
 
 // key is an address in the form in which it is looked up.
@@ -157,16 +222,16 @@ type span4 struct{ first, last uint32 }
 
 type span6 struct{ firstHi, firstLo, lastHi, lastLo uint64 }
 
-// addrs is an address set, as sorted disjoint ranges for the point form, and as a set for the set form.
+// addrs is an address set in the form in which packets look themselves up, and as ranges for the set form.
 type addrs struct {
-	v4  []span4
-	v6  []span6
-	set *netipx.IPSet
+	v4 []span4
+	v6 []span6
+	rs ranges
 }
 
-func newAddrs(set *netipx.IPSet) *addrs {
-	a := &addrs{set: set}
-	for _, r := range set.Ranges() {
+func newAddrs(rs ranges) *addrs {
+	a := &addrs{rs: rs}
+	for _, r := range rs {
 		from, to := keyOf(r.From()), keyOf(r.To())
 		if from.is4 {
 			a.v4 = append(a.v4, span4{from.v4, to.v4})
@@ -174,23 +239,14 @@ func newAddrs(set *netipx.IPSet) *addrs {
 			a.v6 = append(a.v6, span6{from.hi, from.lo, to.hi, to.lo})
 		}
 	}
-	slices.SortFunc(a.v4, func(x, y span4) int {
-		if x.first < y.first {
-			return -1
-		}
-		return 1
-	})
-	slices.SortFunc(a.v6, func(x, y span6) int {
-		if x.firstHi < y.firstHi || x.firstHi == y.firstHi && x.firstLo < y.firstLo {
-			return -1
-		}
-		return 1
-	})
 	return a
 }
 
 func (a *addrs) contains(k *key) bool {
 	if k.is4 {
+		if len(a.v4) == 1 {
+			return k.v4-a.v4[0].first <= a.v4[0].last-a.v4[0].first
+		}
 		v, lo, hi := k.v4, 0, len(a.v4)
 		for lo < hi { // the first range that ends at or after v
 			m := int(uint(lo+hi) >> 1)
