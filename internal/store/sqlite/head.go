@@ -1,0 +1,265 @@
+package sqlite
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/curfew-jit/curfew/internal/access"
+	"github.com/curfew-jit/curfew/internal/audit"
+	"github.com/curfew-jit/curfew/internal/broker"
+	"github.com/curfew-jit/curfew/internal/clock"
+)
+
+// The head file remembers, outside the database, how far it had come. A database that is behind its head was put back from a
+// backup: it may say that access is granted which was revoked since. The head is written after commits are durable, at most every
+// HeadEvery and at Close, so that it is never ahead of its own database, whatever crashes; being behind means nothing.
+//
+// Its text is the checkpoint of the log (C2SP tlog-checkpoint) with two extension lines: the epoch, and the number of commits.
+
+// headState is what a head file says.
+type headState struct {
+	checkpoint audit.Checkpoint
+	epoch      string
+	commits    int64
+}
+
+const (
+	epochLine   = "curfew-epoch "
+	commitsLine = "curfew-commits "
+)
+
+func (h headState) text() string {
+	return h.checkpoint.String() + epochLine + h.epoch + "\n" + commitsLine + strconv.FormatInt(h.commits, 10) + "\n"
+}
+
+func parseHead(b []byte) (h headState, err error) {
+	if h.checkpoint, err = audit.ParseCheckpoint(b); err != nil {
+		return h, err
+	}
+	lines := strings.Split(string(b), "\n")
+	if len(lines) != 6 || lines[5] != "" {
+		return h, errors.New("it does not have five lines")
+	}
+	epoch, ok := strings.CutPrefix(lines[3], epochLine)
+	commits, ok2 := strings.CutPrefix(lines[4], commitsLine)
+	if !ok || !ok2 || epoch == "" {
+		return h, errors.New("its epoch or its number of commits is missing")
+	}
+	h.epoch = epoch
+	h.commits, err = strconv.ParseInt(commits, 10, 64)
+	return h, err
+}
+
+// headKeeper writes the head file behind commits.
+type headKeeper struct {
+	s    *Store
+	path string
+	wake chan struct{}
+	stop chan struct{}
+	done chan struct{}
+
+	mu       sync.Mutex // serialises writes of the file, and guards what follows
+	restored string     // why the database is taken for a restored one; "" if it is not
+	last     headState  // as last written
+	failing  bool       // the last write failed, and was logged
+}
+
+// openHead compares the head file with the database. The first head of a new database is on disk before anything is committed.
+func (s *Store) openHead(ctx context.Context) (*headKeeper, error) {
+	k := &headKeeper{s: s, path: s.opts.Path + ".head", wake: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{})}
+	var now headState
+	err := s.View(ctx, func(b broker.Tx) (err error) {
+		t := b.(*tx)
+		if now, err = t.head(); err != nil {
+			return err
+		}
+		k.restored, k.last, err = t.compareHead(k.path, now)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	if k.restored == "" {
+		if err := k.put(now); err != nil {
+			return nil, access.Errorf(access.CodeUnavailable, "the file %s cannot be written; without it a restored backup would not be noticed", k.path).
+				Wrap(err).WithHint("make the directory of the database writable for the account of the server, and free space on its disk")
+		}
+	}
+	go k.run()
+	return k, nil
+}
+
+// head returns what the head file of this state would say.
+func (t *tx) head() (headState, error) {
+	c, in, err := t.checkpoint()
+	return headState{checkpoint: c, epoch: in.epoch, commits: in.commits}, err
+}
+
+// compareHead returns why the database is behind the head file, or beside it.
+func (t *tx) compareHead(path string, now headState) (reason string, h headState, err error) {
+	b, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		if now.checkpoint.Size == 0 {
+			return "", h, nil
+		}
+		return fmt.Sprintf("the file %s is missing, although the audit log has %d entries", path, now.checkpoint.Size), h, nil
+	}
+	if err == nil {
+		h, err = parseHead(b)
+	}
+	if err != nil {
+		return fmt.Sprintf("the file %s cannot be read (%v)", path, err), h, nil
+	}
+	switch was := h.checkpoint; {
+	case was.Origin != now.checkpoint.Origin:
+		return "this is the database of another installation", h, nil
+	case now.checkpoint.Size < was.Size:
+		return fmt.Sprintf("its audit log has %d entries, and had %d before", now.checkpoint.Size, was.Size), h, nil
+	case now.commits < h.commits:
+		return fmt.Sprintf("it is %d changes behind what it had seen before", h.commits-now.commits), h, nil
+	case h.epoch != now.epoch:
+		return "it is from before the last time that a restored database was accepted", h, nil
+	default:
+		then, err := audit.MakeCheckpoint(was.Origin, was.Size, hashes{t})
+		if err != nil {
+			return "", h, err
+		}
+		if then.Root != was.Root {
+			return fmt.Sprintf("the first %d entries of its audit log are not those that it had before", was.Size), h, nil
+		}
+	}
+	return "", h, nil
+}
+
+// Restored tells that the database is not the one that was here last, but an older state of it or another one, and why: it was
+// restored from a backup. Nothing may be opened until an admin has looked; see AcceptHead. The finding survives restarts.
+func (s *Store) Restored() (reason string, restored bool) {
+	if s.head == nil {
+		return "", false
+	}
+	s.head.mu.Lock()
+	defer s.head.mu.Unlock()
+	return s.head.restored, s.head.restored != ""
+}
+
+// AcceptHead takes the database as it is for the right one from now on. It may be repeated. If it fails half-way, the database is
+// still taken for restored.
+func (s *Store) AcceptHead(ctx context.Context) error {
+	if s.head == nil {
+		return nil
+	}
+	if err := s.Update(ctx, func(b broker.Tx) error {
+		_, err := b.(*tx).exec(qSetEpoch, random()) // the states before this one are told apart from now on, however far they go
+		return err
+	}); err != nil {
+		return err
+	}
+	if err := s.head.write(true); err != nil {
+		return access.Errorf(access.CodeUnavailable, "the file %s cannot be written, so the database is still taken for a restored one", s.head.path).
+			Wrap(err).WithHint("free space on its disk, or check the rights on its directory, and try again")
+	}
+	return nil
+}
+
+// kick asks for the head to be written soon. It never waits.
+func (k *headKeeper) kick() {
+	select {
+	case k.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (k *headKeeper) run() {
+	defer close(k.done)
+	for {
+		select {
+		case <-k.wake:
+		case <-k.stop:
+			return
+		}
+		k.note(k.write(false))
+		select {
+		case <-(clock.System{}).After(k.s.opts.HeadEvery): // the pace of a file, not of the domain: a manual clock does not stop it
+		case <-k.stop:
+			return
+		}
+	}
+}
+
+// note logs the first of a row of failures. The next commit tries again; meanwhile the head is older, which is safe.
+func (k *headKeeper) note(err error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if err != nil && !k.failing {
+		k.s.opts.Log.Warn("the head file of the database cannot be written; a backup restored now might not be noticed", "file", k.path, "error", err)
+	}
+	k.failing = err != nil
+}
+
+func (k *headKeeper) close() error {
+	close(k.stop)
+	<-k.done
+	return k.write(false)
+}
+
+// write brings the file up to date. While the database is taken for restored it stays as it is, unless accept is set.
+func (k *headKeeper) write(accept bool) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.restored != "" && !accept {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	var now headState
+	if err := k.s.View(ctx, func(b broker.Tx) (err error) {
+		now, err = b.(*tx).head()
+		return err
+	}); err != nil {
+		return err
+	}
+	if now == k.last && !accept {
+		return nil
+	}
+	if err := k.put(now); err != nil {
+		return err
+	}
+	k.restored = ""
+	return nil
+}
+
+// put replaces the file atomically and durably.
+func (k *headKeeper) put(h headState) error {
+	if err := replaceFile(k.path, []byte(h.text())); err != nil {
+		return err
+	}
+	k.last = h
+	return nil
+}
+
+func replaceFile(path string, content []byte) error {
+	tmp := path + ".new"
+	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(content)
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(tmp, path); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(path))
+}
