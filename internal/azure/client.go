@@ -358,7 +358,11 @@ func (c *Client) do(ctx context.Context, call *call) (*reply, error) {
 			return nil, &Error{Op: call.op, Resource: call.resource, Class: Transient, Err: ctx.Err()}
 		}
 	}
-	g, p := c.gates.of(call.subscription, call.kind), priorityOf(ctx)
+	bucket := call.kind
+	if call.method == http.MethodPost {
+		bucket = write // Azure counts an action so, whatever it does
+	}
+	g, p := c.gates.of(call.subscription, bucket), priorityOf(ctx)
 	var last *Error
 	mayBeDone := false
 	finish := func(e *Error) error {

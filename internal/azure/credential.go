@@ -1,8 +1,10 @@
 package azure
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"strings"
@@ -79,8 +81,8 @@ func (t StaticToken) GetToken(context.Context, policy.TokenRequestOptions) (azco
 	return azcore.AccessToken{Token: string(t), ExpiresOn: time.Unix(1<<40, 0)}, nil
 }
 
-// loopbackTransport puts requests for a loopback authority back to plain HTTP: the SDK insists on https, and the simulator on
-// loopback needs none.
+// loopbackTransport lets the SDK, which insists on https and on an issuer that is named so, sign in at a loopback authority over
+// plain HTTP: requests are put back to http, and the authority's description of itself to https.
 type loopbackTransport struct {
 	host string
 	next policy.Transporter
@@ -88,9 +90,23 @@ type loopbackTransport struct {
 
 // Do implements policy.Transporter.
 func (t loopbackTransport) Do(req *http.Request) (*http.Response, error) {
-	if req.URL.Scheme == "https" && strings.EqualFold(req.URL.Host, t.host) {
-		req = req.Clone(req.Context())
-		req.URL.Scheme = "http"
+	if req.URL.Scheme != "https" || !strings.EqualFold(req.URL.Host, t.host) {
+		return t.next.Do(req)
 	}
-	return t.next.Do(req)
+	req = req.Clone(req.Context())
+	req.URL.Scheme = "http"
+	resp, err := t.next.Do(req)
+	if err != nil || !strings.HasSuffix(req.URL.Path, "/.well-known/openid-configuration") {
+		return resp, err
+	}
+	body, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+	_ = resp.Body.Close()
+	if err != nil {
+		return nil, err
+	}
+	body = bytes.ReplaceAll(body, []byte("http://"+t.host), []byte("https://"+t.host))
+	resp.Body = io.NopCloser(bytes.NewReader(body))
+	resp.ContentLength = int64(len(body))
+	resp.Header.Del("Content-Length")
+	return resp, nil
 }

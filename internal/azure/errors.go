@@ -199,6 +199,9 @@ func (c *Client) responseError(call *call, r *reply) *Error {
 	if len(codes) > 0 {
 		e.Code = codes[len(codes)-1]
 	}
+	if wait, err := clockDuration(r.header.Get("x-ms-user-quota-resets-after")); e.Class == Throttled && e.After == 0 && err == nil {
+		e.After = wait // Resource Graph says it here
+	}
 	if e.Class == Busy && e.After == 0 {
 		if m := secondsInMessage.FindStringSubmatch(message); m != nil {
 			n, _ := strconv.Atoi(m[1])
