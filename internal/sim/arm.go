@@ -501,7 +501,7 @@ func (s *Sim) putGroupLocked(r *request, t target, g *resource) *answer {
 	} else if !sameLocation(text(g.body, "location"), text(body, "location")) {
 		return (&armError{Status: 409, Code: "InvalidResourceGroupLocation", Message: "Invalid resource group location '" + text(body, "location") + "'. The Resource group already exists in location '" + text(g.body, "location") + "'."}).answer()
 	}
-	g = s.containerLocked(t, body)
+	g = s.containerLocked(t.canonical(), body)
 	s.writes[g.key]++
 	return ok(status, s.rawLocked(g))
 }

@@ -91,6 +91,22 @@ func (t target) id() string {
 	return b.String()
 }
 
+// canonical spells the fixed words and the type as Azure does, whatever the client sent; names keep their case.
+func (t target) canonical() target {
+	segs := strings.Split(strings.TrimPrefix(t.scope, "/"), "/")
+	for i, word := range map[int]string{0: "subscriptions", 2: "resourceGroups"} {
+		if len(segs) > i && strings.EqualFold(segs[i], word) {
+			segs[i] = word
+		}
+	}
+	t.scope = "/" + strings.Join(segs, "/")
+	if k, ok := kinds[t.typeKey()]; ok {
+		words := strings.Split(k.name, "/")
+		t.ns, t.types = words[0], words[1:]
+	}
+	return t
+}
+
 func (t target) key() string { return strings.ToLower(t.id()) }
 
 // parent is the resource that t is a part of: the NSG of a rule, also for a collection of rules or an action.
@@ -132,7 +148,7 @@ var kinds = func() map[string]kind {
 		{"Microsoft.Network/publicIPAddresses", true, true, true},
 		{"Microsoft.Network/virtualNetworks", true, true, true},
 		{"Microsoft.Network/loadBalancers", true, true, true},
-		{"Microsoft.Network/applicationSecurityGroups", true, true, true},
+		{"Microsoft.Network/applicationSecurityGroups", true, true, false},
 		{"Microsoft.Network/bastionHosts", true, true, false},
 		{"Microsoft.Network/azureFirewalls", true, true, false},
 		{"Microsoft.Network/routeTables", true, true, true},

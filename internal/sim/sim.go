@@ -263,6 +263,9 @@ func (s *Sim) editLocked(id string, change func(body map[string]any) error) erro
 	if err != nil {
 		return err
 	}
+	if t.ns == "" || t.collection() {
+		return fmt.Errorf("editing %s: not a resource", id)
+	}
 	body := map[string]any{}
 	if r := s.all[t.key()]; r != nil {
 		if err := json.Unmarshal(s.rawLocked(r), &body); err != nil {
@@ -283,9 +286,11 @@ func (s *Sim) editLocked(id string, change func(body map[string]any) error) erro
 		return fmt.Errorf("editing %s: %w", id, err)
 	}
 	delete(decoded, "etag")
-	if _, ae := s.storeLocked(t, decoded, storeOutside); ae != nil {
+	r, ae := s.storeLocked(t, decoded, storeOutside)
+	if ae != nil {
 		return fmt.Errorf("editing %s: %w", id, ae)
 	}
+	s.containersOfLocked(r)
 	return nil
 }
 

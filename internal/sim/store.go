@@ -505,6 +505,37 @@ func (s *Sim) restoreLocked(r *resource, v snapshot) {
 	r.etag, r.state = v.etag, v.state
 }
 
+// sameSettings tells whether a write changed nothing that has to be provisioned. The server's own marks do not count.
+func sameSettings(r *resource, before snapshot) bool {
+	if len(r.rules) != len(before.rules) {
+		return false
+	}
+	for i, x := range r.rules {
+		if y := before.rules[i]; x.name != y.name || !bytes.Equal(x.tail, y.tail) {
+			return false
+		}
+	}
+	return bytes.Equal(settings(r, r.body), settings(r, before.body))
+}
+
+func settings(r *resource, body map[string]any) []byte {
+	copied, err := decodeObject(mustJSON(object(body, "properties")))
+	if err != nil {
+		return nil
+	}
+	takeBackRefs(r, map[string]any{"properties": copied})
+	delete(copied, "provisioningState")
+	for _, part := range parts[r.typeKey] {
+		for _, c := range objects(copied, part.field) {
+			for _, f := range []string{"id", "etag", "type"} {
+				delete(c, f)
+			}
+			delete(object(c, "properties"), "provisioningState")
+		}
+	}
+	return mustJSON(copied)
+}
+
 // storeLocked validates a body and makes it the resource's. The etag is new, the state Succeeded; a client's write changes that later.
 func (s *Sim) storeLocked(t target, body map[string]any, mode storeMode) (*resource, *armError) {
 	r := s.all[t.key()]
@@ -551,6 +582,9 @@ func (s *Sim) storeLocked(t target, body map[string]any, mode storeMode) (*resou
 			state = st
 		}
 	}
+	if r != nil && r.op != nil && mode == storeOutside {
+		state = r.state // the running write goes on
+	}
 	s.serverFieldsLocked(probe, r, body, mode)
 	if created {
 		r = s.insertLocked(t)
@@ -561,7 +595,10 @@ func (s *Sim) storeLocked(t target, body map[string]any, mode storeMode) (*resou
 	if mode == storeLoad {
 		r.older = nil
 	}
-	body["id"], body["name"], body["type"] = r.id, t.name(), r.typ
+	body["id"], body["type"] = r.id, r.typ
+	if name, _ := body["name"].(string); name == "" || r.typeKey != typeVMSSVM { // instance 0 of a scale set is called set_0
+		body["name"] = t.name()
+	}
 	s.setBodyLocked(r, body, rules, kept)
 	if etag == "" {
 		etag = s.etagLocked()
@@ -571,6 +608,12 @@ func (s *Sim) storeLocked(t target, body map[string]any, mode storeMode) (*resou
 		r.dirty()
 	}
 	return r, nil
+}
+
+func fill(m map[string]any, field string, v any) {
+	if m[field] == nil {
+		m[field] = v
+	}
 }
 
 // serverFieldsLocked fills in what Azure owns and clients leave out or send back.
@@ -622,21 +665,27 @@ func (s *Sim) serverFieldsLocked(probe, old *resource, body map[string]any, mode
 				to["imageReference"] = from["imageReference"]
 			}
 		}
+	case typeVNet: // as recorded
+		fill(props, "virtualNetworkPeerings", []any{})
+		fill(props, "enableDdosProtection", false)
+		for _, c := range objects(props, "subnets") {
+			p := object(c, "properties")
+			if p == nil {
+				p = map[string]any{}
+				c["properties"] = p
+			}
+			fill(p, "delegations", []any{})
+			fill(p, "privateEndpointNetworkPolicies", "Disabled")
+			fill(p, "privateLinkServiceNetworkPolicies", "Enabled")
+		}
 	case typePIP:
-		if props["publicIPAllocationMethod"] == nil {
-			props["publicIPAllocationMethod"] = "Dynamic"
-		}
-		if props["publicIPAddressVersion"] == nil {
-			props["publicIPAddressVersion"] = "IPv4"
-		}
-		if props["idleTimeoutInMinutes"] == nil {
-			props["idleTimeoutInMinutes"] = json.Number("4")
-		}
+		fill(props, "publicIPAllocationMethod", "Dynamic")
+		fill(props, "publicIPAddressVersion", "IPv4")
+		fill(props, "idleTimeoutInMinutes", json.Number("4"))
 	case typeNIC:
 		for _, c := range objects(props, "ipConfigurations") {
-			p := object(c, "properties")
-			if p != nil && p["privateIPAddressVersion"] == nil {
-				p["privateIPAddressVersion"] = "IPv4"
+			if p := object(c, "properties"); p != nil {
+				fill(p, "privateIPAddressVersion", "IPv4")
 			}
 		}
 	}

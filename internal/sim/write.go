@@ -158,7 +158,7 @@ func (s *Sim) putLocked(r *request, t target) *answer {
 		return invalidContent(err).answer()
 	}
 	if k, ok := kinds[t.typeKey()]; ok {
-		return s.putResourceLocked(r, t, k, body)
+		return s.putResourceLocked(r, t.canonical(), k, body)
 	}
 	if len(t.types) == 2 {
 		if part, ok := parts[strings.ToLower(t.ns+"/"+t.types[0])][strings.ToLower(t.types[1])]; ok && part.writable {
@@ -210,6 +210,14 @@ func (s *Sim) putResourceLocked(r *request, t target, k kind, body map[string]an
 	}
 	if !k.async {
 		return ok(status, s.rawLocked(res))
+	}
+	if before != nil && k.etag && res.op == nil && r.outcome() == nil && sameSettings(res, *before) {
+		// Recorded: a PUT that changes tags alone, or nothing, answers Succeeded with the etag that stays.
+		op := s.newOperationLocked(r, res, res.t, "Put")
+		op.status = "Succeeded"
+		a := ok(status, s.rawLocked(res))
+		s.opHeaders(op, r, a.header, true, false)
+		return a
 	}
 	op := s.beginLocked(r, res, res.t, "Put", created)
 	a := ok(status, s.rawLocked(res))
