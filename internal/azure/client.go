@@ -191,6 +191,9 @@ func (lastPolicy) Do(req *policy.Request) (*http.Response, error) {
 		return req.Next()
 	}
 	raw := req.Raw()
+	if err := raw.Context().Err(); err != nil {
+		return nil, err
+	}
 	if s.call.guard != nil {
 		if s.guard = s.call.guard(); s.guard != nil {
 			return nil, guardError{s.guard}
@@ -382,6 +385,11 @@ func (c *Client) do(ctx context.Context, call *call) (*reply, error) {
 			return nil, finish(last)
 		}
 		r, e := c.attempt(ctx, call)
+		if e != nil && last != nil && ctx.Err() != nil && e.Status == 0 && e.Class == Transient {
+			g.leave(p, false, 0, nil)
+			last.Err = ctx.Err() // time ran out while waiting for what last says
+			return nil, finish(last)
+		}
 		switch {
 		case e == nil:
 			g.leave(p, false, 0, r.header)

@@ -65,9 +65,8 @@ func TestClassesOfRealBodies(t *testing.T) {
 					return answer(200, string(e.Body))(r)
 				}
 			}
-			c := newClient(t, "t", rt)
-			ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
-			defer cancel()
+			c := newClient(t, "t", rt, func(o *azure.Options) { o.OperationTimeout = 10*time.Minute + time.Second })
+			ctx := t.Context()
 			n := azure.NSG{}
 			if err := json.Unmarshal([]byte(`{"id":"`+nsgID+`","etag":"W/\"1\"","properties":{}}`), &n); err != nil {
 				t.Fatal(err)

@@ -37,10 +37,12 @@ func priorityOf(ctx context.Context) Priority {
 }
 
 const (
-	reserve         = 20              // tokens of a bucket of 200 that closings have to themselves
-	slowStep        = time.Second     // how long others wait once the reserve is reached; ten tokens are refilled in it
-	unsaidWait      = 5 * time.Second // a 429 of ARM's without Retry-After; a refill of half the reserve
-	recoverAtOnce   = 8               // requests in flight after throttling, until one is answered
+	reserve         = 20               // tokens of a bucket of 200 that closings have to themselves
+	slowStep        = time.Second      // how long others wait once the reserve is reached; ten tokens are refilled in it
+	unsaidWait      = 5 * time.Second  // a 429 of ARM's without Retry-After; a refill of half the reserve
+	recoverClosings = 8                // requests in flight while a bucket recovers, if closings
+	recoverOthers   = 4                // and if not
+	calmAfter       = 30 * time.Second // without a refusal; every bucket is full again by then, or nearly
 	remainingHeader = "X-Ms-Ratelimit-Remaining-"
 )
 
@@ -52,10 +54,9 @@ type gate struct {
 	mu         sync.Mutex
 	until      time.Time       // nobody leaves before: Azure does not process what comes earlier
 	slow       time.Time       // openings and background do not leave before
-	recovering bool            // throttled, and no answer since
+	recovering bool            // throttled not long ago, and never idle since
 	waiting    [priorities]int // by priority
-	inFlight   int
-	closings   int           // of inFlight
+	inFlight   [priorities]int
 	changed    chan struct{} // closed when something changed for those who wait
 }
 
@@ -78,10 +79,7 @@ func (g *gate) enter(ctx context.Context, p Priority) error {
 		}
 		wait, free := g.mayLocked(p)
 		if free {
-			g.inFlight++
-			if p == Closing {
-				g.closings++
-			}
+			g.inFlight[p]++
 			return nil
 		}
 		changed := g.changed
@@ -105,18 +103,19 @@ func (g *gate) mayLocked(p Priority) (time.Duration, bool) {
 	if d := g.until.Sub(now); d > 0 {
 		return d, false
 	}
-	if g.recovering && g.inFlight >= recoverAtOnce {
-		return 0, false
+	if now.Sub(g.until) > calmAfter {
+		g.recovering = false
 	}
 	if p == Closing {
-		return 0, true
+		return 0, !g.recovering || g.inFlight[Closing] < recoverClosings
 	}
 	for better := Closing; better < p; better++ {
-		if g.waiting[better] > 0 {
+		// What is in flight may be refused and come back: while the bucket recovers, its tokens are not taken away from it.
+		if g.waiting[better] > 0 || g.recovering && g.inFlight[better] > 0 {
 			return 0, false
 		}
 	}
-	if g.recovering && g.inFlight > 0 { // the first answer tells whether there is room again
+	if g.recovering && g.inFlight[p] >= recoverOthers {
 		return 0, false
 	}
 	if d := g.slow.Sub(now); d > 0 {
@@ -129,10 +128,7 @@ func (g *gate) mayLocked(p Priority) (time.Duration, bool) {
 func (g *gate) leave(p Priority, throttled bool, after time.Duration, h http.Header) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.inFlight--
-	if p == Closing {
-		g.closings--
-	}
+	g.inFlight[p]--
 	now := g.clock.Now()
 	switch {
 	case throttled:
@@ -144,7 +140,9 @@ func (g *gate) leave(p Priority, throttled bool, after time.Duration, h http.Hea
 		}
 		g.recovering = true
 	case h != nil:
-		g.recovering = false
+		if g.inFlight == [priorities]int{} && g.waiting == [priorities]int{} {
+			g.recovering = false
+		}
 		if remaining(h) < reserve {
 			g.slow = now.Add(slowStep)
 		}
