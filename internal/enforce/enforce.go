@@ -115,6 +115,7 @@ type Result struct {
 	Missing  []string                                      // names of standing denies and exemptions of ours that were expected and not there
 	Altered  []string                                      // names of rules of ours that somebody had changed
 	Leftover map[access.GrantID]error                      // not wanted, and still standing because it could not be removed
+	Clean    bool                                          // as read last, nothing of ours lets in anybody who is not wanted: what is not wanted is shut
 	Held     Held                                          // as read last
 	Snapshot func(*inventory.Snapshot) *inventory.Snapshot // puts what stands (or, in a dry run, would stand) into a snapshot
 }

@@ -15,7 +15,8 @@ import (
 // Standing is what a list of rules really holds of what is wanted.
 type Standing struct {
 	Windows map[access.GrantID]bool
-	Shields bool // every protected port is denied, exemptions and windows aside
+	Shields bool     // every protected port is denied, exemptions and windows aside
+	Stray   []string // allow rules of ours that let in anybody or anything that is not wanted, or are past their end
 }
 
 // standing judges a list of rules as it was read, without regard for how it came about.
@@ -56,6 +57,9 @@ func standing(in Input, rules []azure.SecurityRule) Standing {
 			foreign = append(foreign, reachOf(r, in.Wanted.Env))
 			continue
 		}
+		if h.Kind == enforce.KindAllow && !strings.EqualFold(r.Access, "Deny") {
+			s.Stray = append(s.Stray, r.Name) // until it is seen to be good
+		}
 		dsts, ok := exactAddrs(r)
 		p, ok2 := exactPort(r)
 		if !ok || !ok2 {
@@ -78,6 +82,7 @@ func standing(in Input, rules []azure.SecurityRule) Standing {
 				}
 			}
 			if good {
+				s.Stray = slices.DeleteFunc(s.Stray, func(n string) bool { return n == r.Name })
 				for _, d := range dsts {
 					allows[d] = append(allows[d], a)
 				}
