@@ -67,7 +67,6 @@ const (
 	qInsertHash    = `INSERT INTO log_hashes (idx, hash) VALUES ($1, $2)`
 	qHashColumns   = `SELECT h.idx, h.hash FROM log_hashes h`
 	qHashesBetween = qHashColumns + ` WHERE h.idx >= $1 AND h.idx < $2 ORDER BY h.idx`
-	qStrayEntries  = `SELECT COUNT(*) FROM log WHERE idx < 0 OR idx >= $1`
 
 	qRemembered = `SELECT body_hash, object_id FROM idempotency WHERE caller = $1 AND key = $2`
 	qRemember   = `INSERT INTO idempotency (caller, key, body_hash, object_id, at) VALUES ($1, $2, $3, $4, $5)`

@@ -154,16 +154,18 @@ const (
 	busyStep = 250 * time.Millisecond
 )
 
-// dsn builds the driver's name of the database. Every special character of the path is escaped.
+// dsn builds the driver's name of the database.
 func dsn(path string, params map[string]string, busy time.Duration, pragmas ...string) string {
-	q := url.Values{"_dqs": {"0"}}
+	// busy_timeout comes first: switching to WAL may itself have to wait.
+	all := append([]string{fmt.Sprintf("busy_timeout(%d)", busy.Milliseconds()), "journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(1)"}, pragmas...)
+	return fileDSN(path, params, all...)
+}
+
+// fileDSN escapes every special character of the path.
+func fileDSN(path string, params map[string]string, pragmas ...string) string {
+	q := url.Values{"_dqs": {"0"}, "_pragma": pragmas}
 	for k, v := range params {
 		q.Set(k, v)
-	}
-	// busy_timeout comes first: switching to WAL may itself have to wait.
-	q.Add("_pragma", fmt.Sprintf("busy_timeout(%d)", busy.Milliseconds()))
-	for _, p := range append([]string{"journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(1)"}, pragmas...) {
-		q.Add("_pragma", p)
 	}
 	if path == Memory {
 		return "file::memory:?" + q.Encode()
