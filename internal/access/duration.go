@@ -23,7 +23,7 @@ var durationUnits = []struct {
 // anything is for the limits to say.
 func ParseDuration(s string) (time.Duration, error) {
 	rest := strings.ToLower(strings.TrimSpace(s))
-	bad := invalid("duration", "duration %q is not understood", s).WithHint("write it like 45m, 1h30m or 1d")
+	bad := invalid("duration", "duration %.80q is not understood", s).WithHint("write it like 45m, 1h30m or 1d")
 	if rest == "" {
 		return 0, bad
 	}
@@ -43,7 +43,7 @@ func ParseDuration(s string) (time.Duration, error) {
 		}
 		n, err := strconv.ParseInt(rest[:i], 10, 64)
 		if err != nil || n > int64(longestDuration/units[u].unit) || total > longestDuration-time.Duration(n)*units[u].unit {
-			return 0, invalid("duration", "duration %q is too long", s).WithHint("write it like 45m, 1h30m or 1d")
+			return 0, invalid("duration", "duration %.80q is too long", s).WithHint("write it like 45m, 1h30m or 1d")
 		}
 		total += time.Duration(n) * units[u].unit
 		rest, units = rest[i+1:], units[u+1:]

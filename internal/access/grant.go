@@ -319,7 +319,10 @@ func (g Grant) shut(ev ShutEvent, now time.Time) (Grant, error) {
 				WithHint("nothing was changed; see it with: curfew grant show %s", g.ID)
 		}
 		return g, nil
-	case ev.Reason == ReasonTimeOver && (g.EndsAt.IsZero() || now.Before(g.EndsAt)):
+	case ev.Reason == ReasonTimeOver && g.EndsAt.IsZero():
+		return g, Errorf(CodeConflict, "grant %s has not begun, so that its time cannot be over", g.ID).
+			WithHint("close it with: curfew grant close %s", g.ID)
+	case ev.Reason == ReasonTimeOver && now.Before(g.EndsAt):
 		return g, Errorf(CodeConflict, "grant %s is not over before %s", g.ID, Clock(g.EndsAt)).
 			WithHint("close it early with: curfew grant close %s", g.ID)
 	case ev.Reason == ReasonNotOpened && g.State == Active:

@@ -25,7 +25,7 @@ func ParseProtocol(s string) (Protocol, error) {
 	case "udp":
 		return UDP, nil
 	}
-	return "", invalid("protocol", "protocol %q is neither tcp nor udp", s).WithHint("leave it out for tcp")
+	return "", invalid("protocol", "protocol %.80q is neither tcp nor udp", s).WithHint("leave it out for tcp")
 }
 
 // Ports is a range of ports, both ends included. The zero value is no port.
@@ -48,7 +48,7 @@ func ParsePorts(s string) (Ports, error) {
 		}
 	}
 	if b < a {
-		return Ports{}, invalid("port", "port range %q runs backwards", s).WithHint("write it as %d-%d", b, a)
+		return Ports{}, invalid("port", "port range %.80q runs backwards", s).WithHint("write it as %d-%d", b, a)
 	}
 	return Ports{a, b}, nil
 }
@@ -57,9 +57,9 @@ func parsePort(s string) (uint16, error) {
 	n, err := strconv.ParseUint(strings.TrimSpace(s), 10, 16)
 	switch {
 	case errors.Is(err, strconv.ErrRange) || err == nil && n == 0:
-		return 0, invalid("port", "port %q is out of range: ports run from 1 to 65535", s).WithHint("name a port like 22, or a range like 8000-8010")
+		return 0, invalid("port", "port %.80q is out of range: ports run from 1 to 65535", s).WithHint("name a port like 22, or a range like 8000-8010")
 	case err != nil:
-		return 0, invalid("port", "port %q is not a number", s).WithHint("name a port like 22, or a range like 8000-8010")
+		return 0, invalid("port", "port %.80q is not a number", s).WithHint("name a port like 22, or a range like 8000-8010")
 	}
 	return uint16(n), nil
 }
@@ -136,7 +136,7 @@ func (t Target) String() string { return fmt.Sprintf("%s:%s/%s", t.VM.Name, t.Po
 // in IPv6 form; bits behind a prefix must be zero; zones are refused.
 func ParseSource(s string) (netip.Prefix, error) {
 	s = strings.TrimSpace(s)
-	bad := invalid("source", "source %q is not an IP address or a CIDR prefix", s).WithHint(sourceHint)
+	bad := invalid("source", "source %.80q is not an IP address or a CIDR prefix", s).WithHint(sourceHint)
 	if s == "" {
 		return netip.Prefix{}, invalid("source", "no source address was given").WithHint(sourceHint)
 	}
