@@ -64,9 +64,8 @@ type Readiness struct {
 
 // Checkpoint is the head of the audit log at one instant: whoever keeps it can prove later that nothing before it was changed.
 type Checkpoint struct {
-	Size int64     `json:"size" doc:"Entries in the log"`
-	Root string    `json:"root" doc:"Root hash of the Merkle tree, base64"`
-	At   time.Time `json:"at,omitzero"`
-	Note string    `json:"note,omitempty" doc:"The signed checkpoint (C2SP tlog-checkpoint), as it was published"`
-	Key  string    `json:"key,omitempty" doc:"The verifier key of its signature"`
+	Origin string `json:"origin" doc:"The name of the log"`
+	Size   int64  `json:"size" doc:"Entries in the log"`
+	Root   string `json:"root" doc:"Root hash of the Merkle tree, base64"`
+	Text   string `json:"text" doc:"The checkpoint in the form of C2SP tlog-checkpoint: what is kept and compared"`
 }

@@ -36,7 +36,7 @@ const AsHeader = "Curfew-As"
 const KeyHeader = "Idempotency-Key"
 
 // DefaultServer is where the demo listens.
-const DefaultServer = "http://127.0.0.1:8480"
+const DefaultServer = "http://127.0.0.1:7447"
 
 // maxAnswer bounds what is read of one answer.
 const maxAnswer = 64 << 20
