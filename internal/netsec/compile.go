@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+
+	"go4.org/netipx"
 )
 
 // outcome is a set of possible results of a rule list.
@@ -90,11 +92,11 @@ type place struct {
 	maybeInternet *addrs
 	unknownVnet   bool
 	zones         [4]ranges         // Internet, virtual network, platform, other: where Reachable counts sources
-	sets          map[string]*addrs // by text, for sharing
+	tags          map[string]*addrs // the known ones that were met
 }
 
 func newPlace(env Env) *place {
-	p := &place{env: env, unknownVnet: true, sets: map[string]*addrs{}}
+	p := &place{env: env, unknownVnet: true, tags: map[string]*addrs{}}
 	var narrow []netip.Prefix
 	for _, x := range env.VirtualNetwork {
 		if x = plainPrefix(x); x.IsValid() {
@@ -294,7 +296,8 @@ func (p *place) compileSide(texts, asgs []string, what string, far bool) (side, 
 		s      side
 		sets   []ranges
 		faults []string
-		last   *addrs
+		last   *addrs // if there is but one set
+		lone   ranges // addresses and CIDR ranges
 	)
 	for _, text := range texts {
 		t := strings.TrimSpace(text)
@@ -303,8 +306,8 @@ func (p *place) compileSide(texts, asgs []string, what string, far bool) (side, 
 			s.every = true
 			continue
 		}
-		if a, ok := p.address(lower); ok {
-			sets, last = append(sets, a.rs), a
+		if x, ok := ParsePrefix(lower); ok {
+			lone = append(lone, netipx.RangeOfPrefix(x))
 			continue
 		}
 		if !isTagName(t) {
@@ -338,6 +341,9 @@ func (p *place) compileSide(texts, asgs []string, what string, far bool) (side, 
 		s.atoms = append(s.atoms, atom{scope: every, name: "none"})
 		faults = append(faults, "it names no "+what)
 	}
+	if len(lone) > 0 {
+		sets, last = append(sets, lone), nil
+	}
 	switch {
 	case s.every:
 		s.yes, s.atoms, faults = every, nil, nil
@@ -349,20 +355,6 @@ func (p *place) compileSide(texts, asgs []string, what string, far bool) (side, 
 		s.yes = newAddrs(union(sets...))
 	}
 	return s, faults
-}
-
-// address reads an address or CIDR range. Bits below the mask are ignored.
-func (p *place) address(s string) (*addrs, bool) {
-	if a, ok := p.sets[s]; ok {
-		return a, true
-	}
-	x, ok := ParsePrefix(s)
-	if !ok {
-		return nil, false
-	}
-	a := newAddrs(prefixRanges(x))
-	p.sets[s] = a
-	return a, true
 }
 
 // ParsePrefix reads an address or CIDR range as NSG rules hold them; an address is a range of one. Bits below the mask are
@@ -418,11 +410,10 @@ func (p *place) tag(lower, name string, far bool) (*addrs, *atom) {
 		return newAddrs(platform), nil
 	}
 	if prefixes, ok := p.env.Tags[lower]; ok {
-		key := "tag:" + lower
-		if p.sets[key] == nil {
-			p.sets[key] = newAddrs(prefixRanges(prefixes...))
+		if p.tags[lower] == nil {
+			p.tags[lower] = newAddrs(prefixRanges(prefixes...))
 		}
-		return p.sets[key], nil
+		return p.tags[lower], nil
 	}
 	// Service tags hold public addresses, but for those of the platform itself (DNS, IMDS, licensing).
 	scope := publicAddrs

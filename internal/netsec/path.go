@@ -285,6 +285,9 @@ func (p Path) DecideAccess(pk Packet) (Access, *RuleRef) {
 	j.start(&p, pk.Inbound)
 	for i := range j.n {
 		j.rs[i] = j.ls[i].decide(&q)
+		if j.rs[i].out == outDeny && (i == 0 || j.rs[0].out&outAllow == 0 || j.names[0] != LayerAdmin) {
+			return Deny, j.rs[i].ref // no later layer can change it
+		}
 	}
 	j.source(pk.Src, pk.Inbound)
 	a, d, _ := j.conclude()

@@ -201,7 +201,7 @@ func drawPacket(t *rapid.T) netsec.Packet {
 
 // TestMain sets the number of random cases, more for the long campaign, unless the command line does.
 func TestMain(m *testing.M) {
-	n := "1000"
+	n := "600"
 	if os.Getenv("CURFEW_LONG") != "" {
 		n = "60000"
 	}
