@@ -1,0 +1,120 @@
+package cli
+
+import (
+	"github.com/spf13/cobra"
+)
+
+// DemoOptions say where the demo listens and keeps its state.
+type DemoOptions struct {
+	Listen, AzureListen string
+	Dir                 string // "": a temporary one, removed at the end
+	JSON                bool   // one line when ready, instead of words
+	Program             string // how commands are shown
+}
+
+// SimOptions are those of the simulator alone.
+type SimOptions struct {
+	Listen  string
+	Dir     string // "": nothing is kept
+	Estate  string // file to load at first; "": the demo's
+	JSON    bool
+	Program string
+}
+
+// ServeOptions are those of the server.
+type ServeOptions struct {
+	Config string
+	Listen string // overrides the configuration
+}
+
+func (c *cli) demoCmd() *cobra.Command {
+	if c.Local.Demo == nil {
+		return nil
+	}
+	o := DemoOptions{Program: c.Program}
+	var packets bool
+	cmd := &cobra.Command{
+		Use:   "demo",
+		Short: "Everything in one process, on a simulated Azure: start here",
+		Long: `Starts the Azure simulator with an estate of some fifteen machines, the server and the reconciler, and says what to try. It is not for
+production: anybody on this machine may act as any of its accounts. Ctrl-C ends it and leaves nothing behind.
+
+With --dir the state stays, and a later demo on the same directory goes on where the last one ended, even if it was killed. To kill the
+server while Azure lives on, run the two apart: curfew sim --dir D, and curfew serve --config D/serve.yaml.
+
+--json prints one line when it is ready: {"server","azure","ca","dir","accounts":[...]}.`,
+		Example: "curfew demo\ncurfew demo --dir ./demo-state --json",
+		Args:    need(0, 0, "no arguments"),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if packets {
+				return badInput("packets", "--packets does not exist yet: the demo moves no packets").WithHint("leave it out; rules are judged, and nothing is behind the ports")
+			}
+			o.JSON = c.output == "json"
+			return c.Local.Demo(cmd.Context(), o)
+		},
+	}
+	f := cmd.Flags()
+	f.SortFlags = false
+	f.StringVar(&o.Listen, "listen", "127.0.0.1:7447", "`ADDRESS` of the server, on the loopback interface; port 0 picks one")
+	f.StringVar(&o.AzureListen, "azure-listen", "127.0.0.1:7448", "`ADDRESS` of the simulated Azure, on the loopback interface")
+	f.StringVar(&o.Dir, "dir", "", "`DIRECTORY` that keeps the state (default: a temporary one)")
+	f.BoolVar(&packets, "packets", false, "carry real packets")
+	_ = f.MarkHidden("packets")
+	return cmd
+}
+
+func (c *cli) simCmd() *cobra.Command {
+	if c.Local.Sim == nil {
+		return nil
+	}
+	o := SimOptions{Program: c.Program}
+	cmd := &cobra.Command{
+		Use:   "sim",
+		Short: "The Azure simulator alone, for a server of its own or for other Azure clients",
+		Long: `Serves a simulated Azure over HTTPS on the loopback interface; GET /_sim/ on it describes faults, time and the outside hand. With --dir
+its estate is kept on each change, and a configuration for a server against it stands in DIR/serve.yaml, tokens in DIR/tokens:
+
+  curfew sim --dir D
+  curfew serve --config D/serve.yaml
+  curfew --token-file D/tokens/requester request create web-01 --from 203.0.113.9 --reason INC-4711
+
+Kill the server there, and start it again: what was open stands in the simulated Azure meanwhile.`,
+		Args: need(0, 0, "no arguments"),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			o.JSON = c.output == "json"
+			return c.Local.Sim(cmd.Context(), o)
+		},
+	}
+	f := cmd.Flags()
+	f.SortFlags = false
+	f.StringVar(&o.Listen, "listen", "127.0.0.1:7448", "`ADDRESS` on the loopback interface; port 0 picks one")
+	f.StringVar(&o.Dir, "dir", "", "`DIRECTORY` that keeps the estate (default: nothing is kept)")
+	f.StringVar(&o.Estate, "estate", "", "`FILE` with the estate to begin with (default: the demo's)")
+	return cmd
+}
+
+func (c *cli) serveCmd() *cobra.Command {
+	if c.Local.Serve == nil {
+		return nil
+	}
+	var o ServeOptions
+	cmd := &cobra.Command{
+		Use: "serve", Short: "The server: API, approvals, reconciler",
+		Example: "curfew serve --config /etc/curfew/curfew.yaml",
+		Args:    need(0, 0, "no arguments"),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if o.Config == "" {
+				o.Config = c.Getenv("CURFEW_CONFIG")
+			}
+			if o.Config == "" {
+				return badInput("config", "serve needs a configuration file").WithHint("name it with --config or CURFEW_CONFIG")
+			}
+			return c.Local.Serve(cmd.Context(), o)
+		},
+	}
+	f := cmd.Flags()
+	f.SortFlags = false
+	f.StringVar(&o.Config, "config", "", "configuration `FILE` (CURFEW_CONFIG)")
+	f.StringVar(&o.Listen, "listen", "", "`ADDRESS` to listen on (default: the configuration's)")
+	return cmd
+}

@@ -1,0 +1,109 @@
+package cli
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"go.yaml.in/yaml/v4"
+)
+
+func TestHostileNamesAreEscaped(t *testing.T) {
+	for in, want := range map[string]string{
+		"web-01":                "web-01",
+		"büro-東京":               "büro-東京",
+		"a\x1b[31mred":          `a\x1b[31mred`,
+		"a\nb\tc\r":             `a\nb\tc\r`,
+		"a\u202egnp.exe":        `a\u202egnp.exe`,
+		"a\u009b31m":            `a\u009b31m`,
+		"a\u2066b\u2069":        `a\u2066b\u2069`,
+		"bad\xff\xfe":           `bad\xff\xfe`,
+		"a\u2028b":              `a\u2028b`,
+		"zero\u200bwidth\ufeff": `zero\u200bwidth\ufeff`,
+		"e\u0301":               "e\u0301",
+	} {
+		if got := safe(in); got != want {
+			t.Errorf("safe(%q): got %q, want %q", in, got, want)
+		}
+	}
+}
+
+func FuzzSafe(f *testing.F) {
+	for _, s := range []string{"", "web-01", "\x1b]0;x\a", "\u202e", "\xff", "東京\u0301"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		got := safe(s)
+		if !utf8.ValidString(got) || strings.ContainsFunc(got, hostile) {
+			t.Errorf("safe(%q) lets through %q", s, got)
+		}
+		if again := safe(got); again != got {
+			t.Errorf("safe is not stable on %q: %q", got, again)
+		}
+	})
+}
+
+func TestTableAlignsWideAndCombiningText(t *testing.T) {
+	tb := newTable("NAME", "EMPTY", "STATE")
+	tb.row("web-01", "", "protected")
+	tb.row("東京", "", "exposed")
+	tb.row("cafe\u0301", "", "x\ny")
+	want := "NAME    STATE\nweb-01  protected\n東京    exposed\ncafe\u0301    x\\ny\n"
+	if got := tb.String(); got != want {
+		t.Errorf("got:\n%s\nwant:\n%s", got, want)
+	}
+}
+
+// What a terminal would obey is escaped in JSON as well, and means the same.
+func TestJSONKeepsItsValueWithoutHostileRunes(t *testing.T) {
+	in := map[string]string{"a": "x\u202ey\u009bz", "b": "\x1b[1m<&>", "c": "\U000e0001 東京"}
+	b, err := marshal(in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.ContainsFunc(strings.ReplaceAll(string(b), "\n", ""), hostile) {
+		t.Errorf("hostile runes in %q", b)
+	}
+	var out map[string]string
+	if err := json.Unmarshal(b, &out); err != nil {
+		t.Fatal(err)
+	}
+	for k := range in {
+		if in[k] != out[k] {
+			t.Errorf("%s: got %q, want %q", k, out[k], in[k])
+		}
+	}
+}
+
+// YAML says what JSON says: the same types, whatever the strings look like.
+func TestYAMLReadsBackAsTheSameValue(t *testing.T) {
+	in := map[string]any{"port": "22", "range": "8000-8010", "time": "1h", "no": "no", "null": "null", "date": "2026-11-22", "n": 3.0, "ok": true, "none": []any{},
+		"items": []any{map[string]any{"id": "g-1e10", "hostile": "a\x1b[31m: #b", "lines": "a\nb", "hex": "0x10", "empty": "", "name": "büro-東京"}}}
+	j, err := marshal(in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	y, err := toYAML(j)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(string(y), "{") || strings.Contains(strings.ReplaceAll(string(y), "[]", ""), "[{") {
+		t.Errorf("not in block style:\n%s", y)
+	}
+	var out any
+	if err := yaml.Unmarshal(y, &out); err != nil {
+		t.Fatalf("%v in:\n%s", err, y)
+	}
+	b, err := json.Marshal(out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, _ := json.Marshal(in)
+	if string(b) != string(want) {
+		t.Errorf("got  %s\nwant %s\nyaml:\n%s", b, want, y)
+	}
+	if strings.ContainsRune(string(y), 0x1b) {
+		t.Errorf("an escape character went through:\n%q", y)
+	}
+}
