@@ -85,6 +85,7 @@ type Tx interface {
 	Append(audit.Entry) (audit.Entry, error)
 	Entries(AuditFilter) ([]audit.Entry, error)
 	LogSize() (int64, error)
+	Checkpoint() (audit.Checkpoint, error)
 
 	// Remembered returns what a caller's idempotency key made, if it was used; a key used for another body is a conflict.
 	Remembered(caller, key, bodyHash string) (id string, ok bool, err error)

@@ -1,0 +1,400 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+	"time"
+
+	"github.com/curfew-jit/curfew/internal/access"
+	"github.com/curfew-jit/curfew/internal/audit"
+	"github.com/curfew-jit/curfew/internal/enforce"
+)
+
+// Grant implements Service.
+func (b *Broker) Grant(ctx context.Context, c access.Caller, id access.GrantID) (g access.Grant, err error) {
+	if err := b.need(ctx, c, "grant.read", string(id), anyRole...); err != nil {
+		return g, err
+	}
+	err = b.view(ctx, func(tx Tx) (err error) { g, err = b.visibleGrant(tx, c, id); return err })
+	return g, err
+}
+
+func (b *Broker) visibleGrant(tx Tx, c access.Caller, id access.GrantID) (access.Grant, error) {
+	g, err := tx.Grant(id)
+	if access.CodeOf(err) == access.CodeNotFound || err == nil && !isPrivileged(c) && !access.SamePerson(g.Requester, c.Name) {
+		return access.Grant{}, notFound("grant", string(id))
+	}
+	return g, err
+}
+
+// Grants implements Service.
+func (b *Broker) Grants(ctx context.Context, c access.Caller, f GrantFilter) (out []access.Grant, next string, err error) {
+	if err := b.need(ctx, c, "grant.read", "", anyRole...); err != nil {
+		return nil, "", err
+	}
+	if !isPrivileged(c) {
+		f.Requester = c.Name
+	}
+	err = b.view(ctx, func(tx Tx) (err error) { out, next, err = tx.Grants(f); return err })
+	return out, next, err
+}
+
+// Close implements Service.
+func (b *Broker) Close(ctx context.Context, c access.Caller, id access.GrantID) (access.Grant, error) {
+	return b.end(ctx, c, id, "grant.close", access.ReasonDone, "")
+}
+
+// Revoke implements Service.
+func (b *Broker) Revoke(ctx context.Context, c access.Caller, id access.GrantID, comment string) (access.Grant, error) {
+	return b.end(ctx, c, id, "grant.revoke", access.ReasonRevoked, comment)
+}
+
+func (b *Broker) end(ctx context.Context, c access.Caller, id access.GrantID, action string, why access.EndReason, comment string) (access.Grant, error) {
+	roles := anyRole
+	if why == access.ReasonRevoked {
+		roles = []access.Role{access.Approver, access.Admin}
+	}
+	if err := b.need(ctx, c, action, string(id), roles...); err != nil {
+		return access.Grant{}, err
+	}
+	own := func(g access.Grant) error {
+		mine := access.SamePerson(g.Requester, c.Name)
+		switch {
+		case why == access.ReasonDone && !mine:
+			return access.Errorf(access.CodeDenied, "grant %s is %s's", id, g.Requester).WithHint("shut somebody else's grant with: curfew grant revoke %s", id)
+		case why == access.ReasonRevoked && mine:
+			return access.Errorf(access.CodeInvalid, "grant %s is your own", id).WithHint("shut it with: curfew grant close %s", id)
+		}
+		return nil
+	}
+	ev := access.ShutEvent{Reason: why, By: c.Name}
+	words := func(g access.Grant) audit.Entry {
+		verb := "closes"
+		if why == access.ReasonRevoked {
+			verb = "revokes"
+		}
+		e := b.entry(c, action, audit.Done, "", "%s %s %s of %s to %s", c.Name, verb, g.ID, g.Requester, g.Target)
+		return detail(grantEntry(e, g), "comment", clean(comment))
+	}
+	var out access.Grant
+	err := b.update(ctx, func(tx Tx) error {
+		g, err := b.visibleGrant(tx, c, id)
+		if err != nil {
+			return err
+		}
+		if err := own(g); err != nil {
+			return err
+		}
+		if out, err = g.Step(ev, b.Now()); err != nil {
+			return err
+		}
+		if err := tx.UpdateGrant(out); err != nil {
+			return err
+		}
+		out.Version++
+		_, err = tx.Append(words(out))
+		return err
+	})
+	if access.CodeOf(err) == access.CodeUnavailable {
+		// Closing never waits for the log (P7): it is remembered here, spooled, and stored when the store can be written again.
+		g, ok := b.index.grant(id)
+		if !ok || !isPrivileged(c) && !access.SamePerson(g.Requester, c.Name) {
+			return access.Grant{}, err
+		}
+		if oerr := own(g); oerr != nil {
+			return access.Grant{}, oerr
+		}
+		stepped, serr := g.Step(ev, b.Now())
+		if serr != nil {
+			return access.Grant{}, serr
+		}
+		b.index.force(id, ev)
+		b.spool(words(stepped))
+		b.enf.Wake()
+		return stepped, nil
+	}
+	if err != nil {
+		return access.Grant{}, b.refuse(ctx, c, action, string(id), err)
+	}
+	b.index.apply([]access.Grant{out}, nil)
+	b.enf.Wake()
+	return out, nil
+}
+
+// spool keeps an entry that could not be recorded in time.
+func (b *Broker) spool(e audit.Entry) {
+	e.Late = true
+	if b.cfg.Spool == nil {
+		b.log.Error("an entry could not be recorded", "action", e.Action, "object", e.Object, "message", e.Message)
+		return
+	}
+	if err := b.cfg.Spool.Add(e); err != nil {
+		b.log.Error("an entry is kept in memory alone", "action", e.Action, "object", e.Object, "error", err)
+	}
+}
+
+// Work is what has to be done now.
+type Work struct {
+	Open   []access.Grant // due to be opened
+	Shut   []string       // places that hold something that must go
+	Next   time.Time      // when to look again at the latest; zero: nothing is known to come
+	NoOpen string         // why nothing may open
+}
+
+// Tick moves what time moves: requests expire, grants whose time is over begin to close, openings that came too late fail. It
+// goes on as far as it can when the store cannot be written: what must be shut is returned all the same.
+func (b *Broker) Tick(ctx context.Context) Work {
+	now := b.Now()
+	due, over, late, retry, forced, next := b.index.plan(now)
+	w := Work{Next: next, NoOpen: b.Hold()}
+	var moves []Move
+	for _, g := range over {
+		moves = append(moves, Move{ID: g.ID, Event: access.ShutEvent{Reason: access.ReasonTimeOver}, Action: "grant.shut", Outcome: audit.Intent, Message: fmt.Sprintf("the time of %s is over: shutting %s to %s", g.ID, g.Target, g.Source)})
+	}
+	for _, g := range late {
+		moves = append(moves, Move{ID: g.ID, Event: access.ShutEvent{Reason: access.ReasonNotOpened}, Action: "grant.open", Outcome: audit.Failed,
+			Message: fmt.Sprintf("%s was not open %s after its start: given up. %s", g.ID, access.Duration(access.ActivationLimit), g.LastError)})
+	}
+	for id, ev := range forced {
+		moves = append(moves, Move{ID: id, Event: ev})
+	}
+	touched := append(append(over, late...), retry...)
+	if len(moves) > 0 {
+		gs, err := b.Apply(ctx, moves)
+		if err != nil {
+			b.log.Error("what is over could not be stored; it is shut all the same", "error", err, "grants", len(moves))
+		}
+		touched = append(touched, gs...)
+	}
+	for id := range forced {
+		if g, ok := b.index.grant(id); ok {
+			touched = append(touched, g)
+		}
+	}
+	seen := map[string]bool{}
+	for _, g := range touched {
+		for _, p := range g.Places {
+			if !seen[key(p.ID)] {
+				seen[key(p.ID)] = true
+				w.Shut = append(w.Shut, p.ID)
+			}
+		}
+	}
+	if w.NoOpen == "" {
+		w.Open = due
+	}
+	b.housekeeping(ctx, now)
+	return w
+}
+
+// housekeeping does, at most once a second, what is not urgent: unanswered requests expire, spooled entries are recorded, and the
+// clock's mark is moved.
+func (b *Broker) housekeeping(ctx context.Context, now time.Time) {
+	b.time.mu.Lock()
+	ok := now.Sub(b.time.kept) >= time.Second || now.Before(b.time.kept)
+	mark := now.Sub(b.time.marked) >= 10*time.Second || now.Before(b.time.marked)
+	if ok {
+		b.time.kept = now
+	}
+	b.time.mu.Unlock()
+	if !ok {
+		return
+	}
+	var expired []access.Request
+	err := b.view(ctx, func(tx Tx) (err error) { expired, err = tx.PendingExpired(now, 100); return err })
+	if err == nil && (len(expired) > 0 || mark) {
+		err = b.update(ctx, func(tx Tx) error {
+			if mark && b.time.held() == "" {
+				if err := tx.SetMeta(metaClock, now.Format(time.RFC3339Nano)); err != nil {
+					return err
+				}
+			}
+			for _, r := range expired {
+				r, err := tx.Request(r.ID)
+				if err != nil {
+					return err
+				}
+				out, _, err := r.Step(access.ExpireEvent{}, now)
+				if access.CodeOf(err) == access.CodeConflict {
+					continue
+				}
+				if err != nil {
+					return err
+				}
+				if err := tx.UpdateRequest(out); err != nil {
+					return err
+				}
+				if _, err := tx.Append(requestEntry(b.entry(system, "request.expire", audit.Done, "", "nobody answered %s of %s in time", out.ID, out.Requester), out)); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err == nil && mark {
+			b.time.mu.Lock()
+			b.time.marked = now
+			b.time.mu.Unlock()
+		}
+	}
+	if err == nil && b.cfg.Spool != nil && b.cfg.Spool.Len() > 0 {
+		err = b.cfg.Spool.Drain(func(es []audit.Entry) error {
+			return b.update(ctx, func(tx Tx) error {
+				for _, e := range es {
+					if _, err := tx.Append(e); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+		})
+	}
+	if err != nil && ctx.Err() == nil {
+		b.log.Warn("housekeeping", "error", err)
+	}
+}
+
+// Move is one event of one grant, with the words for the log; without an Action nothing is logged.
+type Move struct {
+	ID      access.GrantID
+	Event   access.GrantEvent
+	Action  string
+	Outcome audit.Outcome
+	Message string
+}
+
+// Apply stores moves of grants with their entries in one transaction, and returns the grants that changed. A move that the state
+// does not allow any more is left out: whoever was first has decided.
+func (b *Broker) Apply(ctx context.Context, moves []Move) ([]access.Grant, error) {
+	if len(moves) == 0 {
+		return nil, nil
+	}
+	b.index.reloading.RLock()
+	defer b.index.reloading.RUnlock()
+	var changed []access.Grant
+	now := b.Now()
+	err := b.update(ctx, func(tx Tx) error {
+		changed = nil
+		for _, m := range moves {
+			g, err := tx.Grant(m.ID)
+			if access.CodeOf(err) == access.CodeNotFound {
+				continue
+			}
+			if err != nil {
+				return err
+			}
+			next, err := g.Step(m.Event, now)
+			if err != nil {
+				if access.CodeOf(err) != access.CodeConflict {
+					return err
+				}
+				changed = append(changed, g) // as it stands: the index may be behind
+				continue
+			}
+			if reflect.DeepEqual(next, g) {
+				changed = append(changed, g)
+				continue
+			}
+			if err := tx.UpdateGrant(next); err != nil {
+				return err
+			}
+			next.Version++
+			if m.Action != "" {
+				if _, err := tx.Append(grantEntry(b.entry(system, m.Action, m.Outcome, "", "%s", m.Message), next)); err != nil {
+					return err
+				}
+			}
+			changed = append(changed, next)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	b.index.apply(changed, nil)
+	return changed, nil
+}
+
+// ErrHeld stops an opening that must not be sent.
+var ErrHeld = errors.New("openings are on hold")
+
+// Begin fixes the windows of grants whose opening is about to be sent for the first time, with the places where it will stand,
+// and records the intent. Nothing may be sent for a grant that it did not return as activating.
+func (b *Broker) Begin(ctx context.Context, places map[access.GrantID][]access.Place) error {
+	if h := b.Hold(); h != "" {
+		return fmt.Errorf("%w: %s", ErrHeld, h)
+	}
+	var moves []Move
+	for id, ps := range places {
+		g, ok := b.index.grant(id)
+		if !ok || g.State != access.Scheduled {
+			continue
+		}
+		moves = append(moves, Move{ID: id, Event: access.OpeningEvent{Places: ps}, Action: "grant.open", Outcome: audit.Intent,
+			Message: fmt.Sprintf("opening %s to %s for %s", g.Target, g.Source, g.Requester)})
+	}
+	_, err := b.Apply(ctx, moves)
+	return err
+}
+
+// WantedAt returns the grants that should stand open at a place now, the protections with a part there, and the grants that
+// have something there and should not.
+func (b *Broker) WantedAt(place string) (open []access.Grant, over []access.Grant, shields []access.Protection) {
+	now := b.Now()
+	gs, ps := b.index.at(place)
+	for _, g := range gs {
+		if g.Wanted(now) && !b.index.isForced(g.ID) {
+			open = append(open, g)
+		} else if g.State != access.Scheduled {
+			over = append(over, g)
+		}
+	}
+	return open, over, ps
+}
+
+// Windows turns wanted grants into windows at one place.
+func Windows(gs []access.Grant, place string) []enforce.Window {
+	var out []enforce.Window
+	for _, g := range gs {
+		for _, p := range g.Places {
+			if key(p.ID) == key(place) {
+				out = append(out, enforce.Window{Grant: g.ID, VM: g.Target.VM, Destinations: p.Addresses, Ports: g.Target.Ports, Protocol: g.Target.Protocol, Source: g.Source, End: g.EndsAt.Truncate(time.Second)})
+			}
+		}
+	}
+	return out
+}
+
+// Live returns every grant that is not over.
+func (b *Broker) Live() []access.Grant {
+	var out []access.Grant
+	b.index.each(func(g access.Grant) { out = append(out, g) })
+	return out
+}
+
+// LiveGrant returns a grant that is not over.
+func (b *Broker) LiveGrant(id access.GrantID) (access.Grant, bool) { return b.index.grant(id) }
+
+// Places returns every place that should hold something, by key.
+func (b *Broker) Places() map[string]string { return b.index.places() }
+
+// Record adds an entry of the program itself; if the log cannot be written it is spooled.
+func (b *Broker) Record(ctx context.Context, e audit.Entry) {
+	if e.At.IsZero() {
+		e.At = b.Now()
+	}
+	if e.Actor == "" {
+		e.Actor = "curfew"
+	}
+	if err := b.update(ctx, func(tx Tx) error { _, err := tx.Append(e); return err }); err != nil {
+		b.spool(e)
+	}
+}
+
+// NoteSweep records when the last whole sweep ended.
+func (b *Broker) NoteSweep(at time.Time) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.lastSweep = at
+}

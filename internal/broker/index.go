@@ -1,0 +1,213 @@
+package broker
+
+import (
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/curfew-jit/curfew/internal/access"
+)
+
+// index holds every grant that is not over, and every protection, as the store has them. The broker is the only writer and
+// changes it after each commit; it is what closings go by when the store cannot be read (P7), and is read anew in each sweep.
+type index struct {
+	reloading sync.RWMutex // held for reading around a commit and its apply, for writing around a reload
+	mu        sync.RWMutex
+	grants    map[access.GrantID]access.Grant
+	byPlace   map[string]map[access.GrantID]struct{}
+	prots     map[string]access.Protection        // by VM key
+	protAt    map[string]map[string]struct{}      // place key -> VM keys
+	forced    map[access.GrantID]access.ShutEvent // to be shut although that could not be stored yet
+}
+
+func newIndex() *index {
+	i := &index{forced: map[access.GrantID]access.ShutEvent{}}
+	i.reset()
+	return i
+}
+
+func (i *index) reset() {
+	i.grants, i.byPlace = map[access.GrantID]access.Grant{}, map[string]map[access.GrantID]struct{}{}
+	i.prots, i.protAt = map[string]access.Protection{}, map[string]map[string]struct{}{}
+}
+
+func key(id string) string { return strings.ToLower(strings.TrimRight(id, "/")) }
+
+func (i *index) replace(gs []access.Grant, ps []access.Protection) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.reset()
+	for _, g := range gs {
+		i.putGrant(g)
+	}
+	for _, p := range ps {
+		i.putProtection(p)
+	}
+}
+
+func (i *index) putGrant(g access.Grant) {
+	if old, ok := i.grants[g.ID]; ok {
+		for _, p := range old.Places {
+			delete(i.byPlace[key(p.ID)], g.ID)
+		}
+	}
+	if g.State.Final() {
+		delete(i.grants, g.ID)
+		delete(i.forced, g.ID)
+		return
+	}
+	i.grants[g.ID] = g
+	for _, p := range g.Places {
+		k := key(p.ID)
+		if i.byPlace[k] == nil {
+			i.byPlace[k] = map[access.GrantID]struct{}{}
+		}
+		i.byPlace[k][g.ID] = struct{}{}
+	}
+}
+
+func (i *index) putProtection(p access.Protection) {
+	vk := key(p.VM.ID)
+	if old, ok := i.prots[vk]; ok {
+		for _, pl := range old.Places {
+			delete(i.protAt[key(pl.ID)], vk)
+		}
+	}
+	if p.State == access.ProtectionRemoved {
+		delete(i.prots, vk)
+		return
+	}
+	i.prots[vk] = p
+	for _, pl := range p.Places {
+		k := key(pl.ID)
+		if i.protAt[k] == nil {
+			i.protAt[k] = map[string]struct{}{}
+		}
+		i.protAt[k][vk] = struct{}{}
+	}
+}
+
+func (i *index) apply(gs []access.Grant, ps []access.Protection) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	for _, g := range gs {
+		i.putGrant(g)
+	}
+	for _, p := range ps {
+		i.putProtection(p)
+	}
+}
+
+func (i *index) grant(id access.GrantID) (access.Grant, bool) {
+	i.mu.RLock()
+	defer i.mu.RUnlock()
+	g, ok := i.grants[id]
+	return g, ok
+}
+
+func (i *index) each(fn func(access.Grant)) {
+	i.mu.RLock()
+	defer i.mu.RUnlock()
+	for _, g := range i.grants {
+		fn(g)
+	}
+}
+
+func (i *index) at(place string) (gs []access.Grant, ps []access.Protection) {
+	i.mu.RLock()
+	defer i.mu.RUnlock()
+	for id := range i.byPlace[key(place)] {
+		gs = append(gs, i.grants[id])
+	}
+	for vk := range i.protAt[key(place)] {
+		ps = append(ps, i.prots[vk])
+	}
+	return gs, ps
+}
+
+func (i *index) places() map[string]string {
+	i.mu.RLock()
+	defer i.mu.RUnlock()
+	out := map[string]string{}
+	for _, g := range i.grants {
+		for _, p := range g.Places {
+			out[key(p.ID)] = p.ID
+		}
+	}
+	for _, p := range i.prots {
+		for _, pl := range p.Places {
+			out[key(pl.ID)] = pl.ID
+		}
+	}
+	return out
+}
+
+func (i *index) protection(vmID string) (access.Protection, bool) {
+	i.mu.RLock()
+	defer i.mu.RUnlock()
+	p, ok := i.prots[key(vmID)]
+	return p, ok
+}
+
+func (i *index) protections() []access.Protection {
+	i.mu.RLock()
+	defer i.mu.RUnlock()
+	out := make([]access.Protection, 0, len(i.prots))
+	for _, p := range i.prots {
+		out = append(out, p)
+	}
+	return out
+}
+
+func (i *index) force(id access.GrantID, ev access.ShutEvent) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.forced[id] = ev
+}
+
+func (i *index) isForced(id access.GrantID) bool {
+	i.mu.RLock()
+	defer i.mu.RUnlock()
+	_, ok := i.forced[id]
+	return ok
+}
+
+// plan returns what has to be done at now, and when to look again.
+func (i *index) plan(now time.Time) (due, over, late []access.Grant, retry []access.Grant, forced map[access.GrantID]access.ShutEvent, next time.Time) {
+	i.mu.RLock()
+	defer i.mu.RUnlock()
+	soon := func(t time.Time) {
+		if !t.IsZero() && (next.IsZero() || t.Before(next)) {
+			next = t
+		}
+	}
+	for _, g := range i.grants {
+		switch {
+		case g.Late(now):
+			late = append(late, g)
+		case g.Due(now):
+			due = append(due, g)
+			soon(g.NotBefore.Add(access.ActivationLimit))
+		case g.State == access.Scheduled:
+			soon(g.NotBefore)
+		case (g.State == access.Activating || g.State == access.Active) && g.EndReason == "":
+			if !now.Before(g.EndsAt) {
+				over = append(over, g)
+				continue
+			}
+			soon(g.EndsAt)
+			if g.State == access.Activating {
+				soon(g.StartsAt.Add(access.ActivationLimit))
+			}
+		default: // closing, or failing
+			retry = append(retry, g)
+		}
+	}
+	if len(i.forced) > 0 {
+		forced = make(map[access.GrantID]access.ShutEvent, len(i.forced))
+		for k, v := range i.forced {
+			forced[k] = v
+		}
+	}
+	return due, over, late, retry, forced, next
+}
