@@ -281,6 +281,12 @@ func (s *Sim) readARMLocked(r *request, t target) *answer {
 		if s.all[t.key()] == nil && s.unknownType(t) {
 			return noType(t, r.api).answer()
 		}
+		if res != nil && len(t.types) == 2 {
+			return partNotFound(t.id()).answer()
+		}
+		if len(t.types) == 2 && !s.unknownType(t) {
+			return notFound(t.top()).answer()
+		}
 		return notFound(t).answer()
 	}
 	if res != nil && res.key == t.key() && res.typeKey == typeVM && strings.Contains(strings.ToLower(r.query.Get("$expand")), "instanceview") {

@@ -18,8 +18,8 @@ func (e *armError) Error() string { return e.Code + ": " + e.Message }
 
 func (e *armError) body() map[string]any {
 	b := map[string]any{"code": e.Code, "message": e.Message}
-	if len(e.Details) > 0 {
-		var list []any
+	if e.Details != nil {
+		list := []any{}
 		for _, d := range e.Details {
 			list = append(list, d.body())
 		}
@@ -55,6 +55,11 @@ func notFound(t target) *armError {
 		}
 	}
 	return &armError{Status: 404, Code: "ResourceNotFound", Message: fmt.Sprintf("The Resource '%s' under resource group '%s' was not found. For more details please go to https://aka.ms/ARMResourceNotFoundFix", short, t.group)}
+}
+
+// partNotFound is how the network provider itself, not ARM before it, misses a rule or subnet (recorded for subnets).
+func partNotFound(id string) *armError {
+	return &armError{Status: 404, Code: "NotFound", Message: fmt.Sprintf("Resource %s not found.", id), Details: []armError{}}
 }
 
 func noGroup(name string) *armError {

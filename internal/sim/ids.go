@@ -133,27 +133,30 @@ func (t target) top() target {
 type kind struct {
 	name  string
 	async bool // long-running writes
-	etag  bool // network resources carry an etag
+	etag  bool // the body carries an etag: W/"guid" of network, a counter of compute resources (recorded)
 	guid  bool // properties.resourceGuid
+	// instant: the write is done when it is answered (Succeeded), as recorded for NICs and load balancers; the operation is
+	// mentioned for the latter alone.
+	instant bool
 }
 
 var kinds = func() map[string]kind {
 	m := map[string]kind{}
 	for _, k := range []kind{
-		{"Microsoft.Compute/virtualMachines", true, false, false},
-		{"Microsoft.Compute/virtualMachineScaleSets", true, false, false},
-		{"Microsoft.Compute/virtualMachineScaleSets/virtualMachines", true, false, false},
-		{"Microsoft.Network/networkInterfaces", true, true, true},
-		{"Microsoft.Network/networkSecurityGroups", true, true, true},
-		{"Microsoft.Network/publicIPAddresses", true, true, true},
-		{"Microsoft.Network/virtualNetworks", true, true, true},
-		{"Microsoft.Network/loadBalancers", true, true, true},
-		{"Microsoft.Network/applicationSecurityGroups", true, true, false},
-		{"Microsoft.Network/bastionHosts", true, true, false},
-		{"Microsoft.Network/azureFirewalls", true, true, false},
-		{"Microsoft.Network/routeTables", true, true, true},
-		{"Microsoft.Network/natGateways", true, true, true},
-		{"Microsoft.Authorization/locks", false, false, false},
+		{"Microsoft.Compute/virtualMachines", true, true, false, false},
+		{"Microsoft.Compute/virtualMachineScaleSets", true, true, false, false},
+		{"Microsoft.Compute/virtualMachineScaleSets/virtualMachines", true, true, false, false},
+		{"Microsoft.Network/networkInterfaces", true, true, true, true},
+		{"Microsoft.Network/networkSecurityGroups", true, true, true, false},
+		{"Microsoft.Network/publicIPAddresses", true, true, true, false},
+		{"Microsoft.Network/virtualNetworks", true, true, true, false},
+		{"Microsoft.Network/loadBalancers", true, true, true, true},
+		{"Microsoft.Network/applicationSecurityGroups", true, true, false, false},
+		{"Microsoft.Network/bastionHosts", true, true, false, false},
+		{"Microsoft.Network/azureFirewalls", true, true, false, false},
+		{"Microsoft.Network/routeTables", true, true, true, false},
+		{"Microsoft.Network/natGateways", true, true, true, false},
+		{"Microsoft.Authorization/locks", false, false, false, false},
 	} {
 		m[strings.ToLower(k.name)] = k
 	}

@@ -49,12 +49,12 @@ func bodyText(v any) string {
 var (
 	guidLike  = regexp.MustCompile(`[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}`)
 	opsPath   = regexp.MustCompile(`(?i)/providers/microsoft\.network/locations/[^/]+/(operations|operationresults)/`)
-	ourTypes  = regexp.MustCompile(`(?i)/providers/microsoft\.network/(networksecuritygroups|applicationsecuritygroups|virtualnetworks|publicipaddresses|networkinterfaces)(/|$|\?)`)
+	ourTypes  = regexp.MustCompile(`(?i)/providers/microsoft\.network/(networksecuritygroups|applicationsecuritygroups|virtualnetworks|publicipaddresses|networkinterfaces|loadbalancers)(/|$|\?)`)
 	groupPath = regexp.MustCompile(`(?i)^/subscriptions/[^/]+/resourcegroups/[^/]+$`)
 )
 
 // replay sends a recording's requests and compares each answer with the recorded one: the status, the headers that a client acts upon,
-// every field and every value that is not an id of the moment. known names the differences that are accepted, by path, with the reason.
+// every field and every value that is not an id of the moment. known names the differences that are accepted, by the end of their path, with the reason.
 func replay(t *testing.T, file string, known map[string]string) {
 	t.Helper()
 	data, err := os.ReadFile(file)
@@ -71,12 +71,14 @@ func replay(t *testing.T, file string, known map[string]string) {
 	seen := map[string]bool{}
 	groups := map[string]bool{}
 	report := func(i int, where, format string, args ...any) {
-		if reason, ok := known[where]; ok {
-			if !seen[where] {
-				t.Logf("accepted: %s: %s", where, reason)
+		for end, reason := range known {
+			if strings.HasSuffix(where, end) {
+				if !seen[end] {
+					t.Logf("accepted: %s: %s", where, reason)
+				}
+				seen[end] = true
+				return
 			}
-			seen[where] = true
-			return
 		}
 		t.Errorf("exchange %d, %s: %s", i, where, fmt.Sprintf(format, args...))
 	}
@@ -253,12 +255,32 @@ func diff(report func(where, format string, args ...any), where string, want, go
 
 func TestRecordings(t *testing.T) {
 	shared := testkit.Shared(t, "azure", "recordings")
+	const newer = "of newer api-versions alone; the simulator has one shape for all"
 	for file, known := range map[string]map[string]string{
 		"network/test_network_nsg.yaml":                             nil,
 		"network/test_network_extended_nsg.yaml":                    nil,
 		"network/test_network_asg.yaml":                             nil,
-		"network/test_network_vnet_with_subnet_nsg.yaml":            {},
 		"cloud-provider-azure/securitygroupclient__AZURECLOUD.yaml": nil,
+		"network/test_network_vnet_with_subnet_nsg.yaml": {
+			".properties.enableVmProtection":        "sent by the client, dropped by Azure; the simulator keeps fields that it does not know",
+			"GET operation .status":                 "recorded while it ran; here it is done by the first poll",
+			".properties.ipamPoolPrefixAllocations": newer,
+		},
+		"cloud-provider-azure/publicipaddressclient__AZURECLOUD.yaml": nil,
+		"cloud-provider-azure/subnetclient__AZURECLOUD.yaml":          {".privateEndpointVNetPolicies": newer},
+		"cloud-provider-azure/virtualnetworkclient__AZURECLOUD.yaml": {
+			".privateEndpointVNetPolicies":                              newer,
+			"PUT Microsoft.Network/virtualNetworks/testResource status": "recorded as 201 for a VNet that existed; every other type answers 200",
+		},
+		"cloud-provider-azure/interfaceclient__AZURECLOUD.yaml": {
+			".privateEndpointVNetPolicies":                                   newer,
+			".internalDomainNameSuffix":                                      "a name of the moment",
+			"DELETE Microsoft.Network/networkInterfaces/testResource status": "recorded as 200 here and as 202 in virtualmachineclient; both with the headers of an operation",
+		},
+		"cloud-provider-azure/loadbalancerclient__AZURECLOUD.yaml": {
+			".properties.ddosSettings": newer,
+			".properties.ipAddress":    "given at once and from documentation space",
+		},
 	} {
 		t.Run(filepath.Base(file), func(t *testing.T) { replay(t, filepath.Join(shared, file), known) })
 	}

@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -196,6 +198,15 @@ var backFields = map[string][]string{
 	typeLB:                          {"backendAddressPools.backendIPConfigurations", "inboundNatRules.backendIPConfiguration"},
 	"microsoft.network/routetables": {"subnets"},
 	"microsoft.network/natgateways": {"subnets"},
+}
+
+// nextEtagLocked is a new etag for r: a guid for network resources, a counter for compute resources.
+func (s *Sim) nextEtagLocked(r *resource) string {
+	if !strings.HasPrefix(r.typeKey, "microsoft.compute/") {
+		return s.etagLocked()
+	}
+	n, _ := strconv.Atoi(bareEtag(r.etag))
+	return fmt.Sprintf(`"%d"`, n+1)
 }
 
 // takeBackRefs removes the back-references from a body that was sent or loaded, and returns their ids by (part) key and field.
@@ -485,7 +496,7 @@ func (s *Sim) removeChildLocked(owner *resource, t target) error {
 		})
 		s.setBodyLocked(owner, body, nil, owner.kept)
 	}
-	owner.etag = s.etagLocked()
+	owner.etag = s.nextEtagLocked(owner)
 	return nil
 }
 
@@ -554,6 +565,9 @@ func (s *Sim) storeLocked(t target, body map[string]any, mode storeMode) (*resou
 	}
 	props := object(body, "properties")
 	kept := takeBackRefs(probe, body)
+	if probe.typeKey == typeNIC || probe.typeKey == typeVNet || probe.typeKey == typeLB {
+		trimRefs(props)
+	}
 	if mode != storeLoad {
 		kept = probe.kept
 	}
@@ -601,7 +615,7 @@ func (s *Sim) storeLocked(t target, body map[string]any, mode storeMode) (*resou
 	}
 	s.setBodyLocked(r, body, rules, kept)
 	if etag == "" {
-		etag = s.etagLocked()
+		etag = s.nextEtagLocked(r)
 	}
 	r.etag, r.state = etag, state
 	if refs := s.refs[r.key]; created && len(refs) > 0 {
@@ -613,6 +627,120 @@ func (s *Sim) storeLocked(t target, body map[string]any, mode storeMode) (*resou
 func fill(m map[string]any, field string, v any) {
 	if m[field] == nil {
 		m[field] = v
+	}
+}
+
+func fillSKU(body map[string]any) {
+	fill(body, "sku", map[string]any{"name": "Basic"})
+	if sku := object(body, "sku"); sku != nil {
+		fill(sku, "tier", "Regional")
+	}
+}
+
+// publicAddressLocked gives addresses from the upper half of 203.0.113.0/24, which is documentation space, and repeats them only after
+// all are used.
+func (s *Sim) publicAddressLocked() string {
+	used := map[any]bool{}
+	for _, r := range s.byType[typePIP] {
+		if !r.gone {
+			used[object(r.body, "properties")["ipAddress"]] = true
+		}
+	}
+	for i := 200; i < 255; i++ {
+		if a := fmt.Sprintf("203.0.113.%d", i); !used[a] {
+			return a
+		}
+	}
+	return fmt.Sprintf("203.0.113.%d", 200+s.rng.IntN(55))
+}
+
+func oldAddress(oldProps map[string]any, config string) string {
+	for _, c := range objects(oldProps, "ipConfigurations") {
+		if strings.EqualFold(text(c, "name"), config) {
+			return text(object(c, "properties"), "privateIPAddress")
+		}
+	}
+	return ""
+}
+
+// privateAddressLocked gives the first free address of a subnet, after the four that Azure keeps; one that the NIC had, it keeps.
+func (s *Sim) privateAddressLocked(subnet, had string, v6 bool) string {
+	raw, _, found := lookSubnet(s, subnet)
+	if !found {
+		return ""
+	}
+	if had != "" {
+		return had
+	}
+	used := map[string]bool{}
+	for o := range s.refs[strings.ToLower(subnet)] {
+		nic, _, _ := strings.Cut(strings.ToLower(o.id), "/ipconfigurations/")
+		if r := s.all[nic]; r != nil {
+			for _, c := range objects(object(r.body, "properties"), "ipConfigurations") {
+				used[text(object(c, "properties"), "privateIPAddress")] = true
+			}
+		}
+	}
+	props := object(raw, "properties")
+	for _, p := range append(stringList(props, "addressPrefixes"), text(props, "addressPrefix")) {
+		prefix, err := netip.ParsePrefix(p)
+		if err != nil || prefix.Addr().Is6() != v6 {
+			continue
+		}
+		a := prefix.Masked().Addr()
+		for range 4 {
+			a = a.Next()
+		}
+		for prefix.Contains(a) {
+			if !used[a.String()] {
+				return a.String()
+			}
+			a = a.Next()
+		}
+	}
+	return ""
+}
+
+func lookSubnet(s *Sim, id string) (map[string]any, *resource, bool) {
+	t, err := parsePath(id)
+	if err != nil {
+		return nil, nil, false
+	}
+	raw, owner, found := s.lookLocked(t, view{})
+	if !found {
+		return nil, nil, false
+	}
+	m, err := decodeObject(raw)
+	return m, owner, err == nil
+}
+
+var refFields = map[string]bool{"networkSecurityGroup": true, "subnet": true, "publicIPAddress": true, "routeTable": true, "natGateway": true,
+	"applicationSecurityGroups": true, "loadBalancerBackendAddressPools": true, "loadBalancerInboundNatRules": true}
+
+// trimRefs reduces references to their ids: clients send whole resources in those places, Azure keeps and shows the id.
+func trimRefs(v any) {
+	switch v := v.(type) {
+	case []any:
+		for _, e := range v {
+			trimRefs(e)
+		}
+	case map[string]any:
+		for k, e := range v {
+			if !refFields[k] {
+				trimRefs(e)
+				continue
+			}
+			list, _ := e.([]any)
+			for _, o := range append(list, e) {
+				if m, ok := o.(map[string]any); ok && m["id"] != nil {
+					for f := range m {
+						if f != "id" {
+							delete(m, f)
+						}
+					}
+				}
+			}
+		}
 	}
 }
 
@@ -668,6 +796,7 @@ func (s *Sim) serverFieldsLocked(probe, old *resource, body map[string]any, mode
 	case typeVNet: // as recorded
 		fill(props, "virtualNetworkPeerings", []any{})
 		fill(props, "enableDdosProtection", false)
+		fill(props, "subnets", []any{})
 		for _, c := range objects(props, "subnets") {
 			p := object(c, "properties")
 			if p == nil {
@@ -682,11 +811,58 @@ func (s *Sim) serverFieldsLocked(probe, old *resource, body map[string]any, mode
 		fill(props, "publicIPAllocationMethod", "Dynamic")
 		fill(props, "publicIPAddressVersion", "IPv4")
 		fill(props, "idleTimeoutInMinutes", json.Number("4"))
-	case typeNIC:
-		for _, c := range objects(props, "ipConfigurations") {
+		fill(props, "ipTags", []any{})
+		fillSKU(body)
+		if mode == storeWrite && oldProps["ipAddress"] != nil {
+			fill(props, "ipAddress", oldProps["ipAddress"])
+		} else if mode == storeWrite && props["publicIPAllocationMethod"] == "Static" {
+			fill(props, "ipAddress", s.publicAddressLocked())
+		}
+	case typeLB:
+		for _, f := range []string{"frontendIPConfigurations", "backendAddressPools", "loadBalancingRules", "probes", "inboundNatRules", "outboundRules", "inboundNatPools"} {
+			fill(props, f, []any{})
+		}
+		for _, c := range objects(props, "frontendIPConfigurations") {
 			if p := object(c, "properties"); p != nil {
-				fill(p, "privateIPAddressVersion", "IPv4")
+				fill(p, "privateIPAllocationMethod", "Dynamic")
 			}
+		}
+		fillSKU(body)
+	case typeNIC:
+		for i, c := range objects(props, "ipConfigurations") {
+			p := object(c, "properties")
+			if p == nil {
+				continue
+			}
+			fill(p, "privateIPAddressVersion", "IPv4")
+			if mode != storeWrite {
+				continue
+			}
+			fill(p, "primary", i == 0)
+			fill(p, "privateIPAllocationMethod", "Dynamic")
+			if p["privateIPAddress"] == nil {
+				if a := s.privateAddressLocked(refID(p, "subnet"), oldAddress(oldProps, text(c, "name")), p["privateIPAddressVersion"] == "IPv6"); a != "" {
+					p["privateIPAddress"] = a
+				}
+			}
+		}
+		if mode == storeWrite { // as recorded
+			fill(body, "kind", "Regular")
+			fill(props, "dnsSettings", map[string]any{})
+			if dns := object(props, "dnsSettings"); dns != nil {
+				fill(dns, "dnsServers", []any{})
+				fill(dns, "appliedDnsServers", []any{})
+				fill(dns, "internalDomainNameSuffix", "simulated.bx.internal.cloudapp.net")
+			}
+			for _, f := range []string{"enableAcceleratedNetworking", "enableIPForwarding", "disableTcpStateTracking", "vnetEncryptionSupported", "defaultOutboundConnectivityEnabled"} {
+				fill(props, f, false)
+			}
+			fill(props, "allowPort25Out", true)
+			fill(props, "nicType", "Standard")
+			fill(props, "auxiliaryMode", "None")
+			fill(props, "auxiliarySku", "None")
+			fill(props, "hostedWorkloads", []any{})
+			fill(props, "tapConfigurations", []any{})
 		}
 	}
 }

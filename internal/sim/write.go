@@ -55,6 +55,9 @@ func matchLocked(r *request, res *resource, id string) *armError {
 		}
 		id = res.id
 	}
+	if res != nil && strings.HasPrefix(res.typeKey, "microsoft.compute/") { // recorded: no details, another message
+		return &armError{Status: 412, Code: "PreconditionFailed", Message: fmt.Sprintf(`Etag provided in if-match header "%s" does not match etag %s of resource.`, bareEtag(want), have)}
+	}
 	return &armError{Status: 412, Code: "PreconditionFailed", Message: "Precondition failed.", Details: []armError{{
 		Code: "PreconditionFailedEtagMismatch",
 		Message: fmt.Sprintf(`Etag provided in if-match header W/"%s" does not match etag %s of resource %s in NRP data store.`,
@@ -81,6 +84,9 @@ func (s *Sim) beginLocked(r *request, res *resource, t target, verb string, crea
 	}
 	res.op = op
 	res.state = "Updating"
+	if created && strings.HasPrefix(res.typeKey, "microsoft.compute/") {
+		res.state = "Creating"
+	}
 	if verb == "Delete" && res.key == t.key() {
 		res.state = "Deleting"
 	}
@@ -123,7 +129,7 @@ func (s *Sim) beginLocked(r *request, res *resource, t target, verb string, crea
 			return // superseded by a write that is itself running
 		}
 		if !res.gone {
-			res.etag = s.etagLocked() // it changes again when the operation ends, FACTS 2.5
+			res.etag = s.nextEtagLocked(res) // it changes again when the operation ends, FACTS 2.5
 			res.dirty()
 		}
 	}
@@ -211,13 +217,10 @@ func (s *Sim) putResourceLocked(r *request, t target, k kind, body map[string]an
 	if !k.async {
 		return ok(status, s.rawLocked(res))
 	}
-	if before != nil && k.etag && res.op == nil && r.outcome() == nil && sameSettings(res, *before) {
-		// Recorded: a PUT that changes tags alone, or nothing, answers Succeeded with the etag that stays.
-		op := s.newOperationLocked(r, res, res.t, "Put")
-		op.status = "Succeeded"
-		a := ok(status, s.rawLocked(res))
-		s.opHeaders(op, r, a.header, true, false)
-		return a
+	// Recorded: a PUT that changes tags alone, or nothing, answers Succeeded with the etag that stays.
+	unchanged := before != nil && strings.HasPrefix(res.typeKey, "microsoft.network/") && sameSettings(res, *before)
+	if (unchanged || k.instant) && res.op == nil && r.outcome() == nil {
+		return s.doneLocked(r, res, res.t, status, s.rawLocked(res))
 	}
 	op := s.beginLocked(r, res, res.t, "Put", created)
 	a := ok(status, s.rawLocked(res))
@@ -231,11 +234,22 @@ func (s *Sim) putResourceLocked(r *request, t target, k kind, body map[string]an
 	return a
 }
 
+// doneLocked answers a write that needs no time. Its operation, where the type mentions one, is over.
+func (s *Sim) doneLocked(r *request, res *resource, t target, status int, raw []byte) *answer {
+	a := ok(status, raw)
+	if res.typeKey != typeNIC {
+		op := s.newOperationLocked(r, res, t, "Put")
+		op.status = "Succeeded"
+		s.opHeaders(op, r, a.header, true, false)
+	}
+	return a
+}
+
 // hideLocked puts the old state back at once, while the operation that will fail is still running: the write never takes effect.
 func (s *Sim) hideLocked(res *resource, before snapshot) {
 	s.restoreLocked(res, before)
 	res.state = "Updating"
-	res.etag = s.etagLocked()
+	res.etag = s.nextEtagLocked(res)
 }
 
 func (s *Sim) putPartLocked(owner *resource, t target, part map[string]any, mode storeMode) (created bool, ae *armError) {
@@ -306,7 +320,8 @@ func (s *Sim) putPartLocked(owner *resource, t target, part map[string]any, mode
 func (s *Sim) putChildLocked(r *request, t target, body map[string]any) *answer {
 	owner := s.all[t.top().key()]
 	if owner == nil {
-		return notFound(t.top()).answer()
+		return (&armError{Status: 404, Code: "ParentResourceNotFound", Message: fmt.Sprintf("Failed to perform 'write' on resource(s) of type '%s', because the parent resource '%s' could not be found.",
+			strings.Join(t.types, "/"), t.top().id())}).answer()
 	}
 	if ae := s.lockedLocked(t.key(), "write", false); ae != nil {
 		return ae.answer()
@@ -325,6 +340,10 @@ func (s *Sim) putChildLocked(r *request, t target, body map[string]any) *answer 
 		return ae.answer()
 	}
 	s.countLocked(owner.key, t.key())
+	if owner.op == nil && r.outcome() == nil && sameSettings(owner, before) {
+		raw, _, _ := s.lookLocked(t, view{})
+		return s.doneLocked(r, owner, t, 200, raw)
+	}
 	op := s.beginLocked(r, owner, t, "Put", false)
 	raw, _, _ := s.lookLocked(t, view{})
 	a := ok(200, raw)
