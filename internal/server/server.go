@@ -47,6 +47,8 @@ type Options struct {
 	Demo map[string][]access.Role
 	// MyIP is where calls are said to come from in the demo. It is ignored elsewhere.
 	MyIP netip.Addr
+	// MyIPs are those of single accounts, by name in lower case; they go before MyIP.
+	MyIPs map[string]netip.Addr
 	// Registry collects metrics and is what /metrics shows; others register theirs with it too. Nil: one of its own.
 	Registry *prometheus.Registry
 	Log      *slog.Logger // nil: nothing is logged

@@ -121,6 +121,11 @@ func (s *Server) callerAddress(r *http.Request) netip.Addr {
 	if !ok {
 		return netip.Addr{}
 	}
+	if s.opt.Demo != nil && peer.IsLoopback() {
+		if a, ok := s.opt.MyIPs[strings.ToLower(strings.TrimSpace(r.Header.Get(AsHeader)))]; ok {
+			return a
+		}
+	}
 	if s.opt.Demo != nil && s.opt.MyIP.IsValid() && peer.IsLoopback() {
 		return s.opt.MyIP
 	}
