@@ -240,14 +240,7 @@ func (b *Broker) housekeeping(ctx context.Context, now time.Time) {
 	}
 	if err == nil && b.cfg.Spool != nil && b.cfg.Spool.Len() > 0 {
 		err = b.cfg.Spool.Drain(func(es []audit.Entry) error {
-			return b.update(ctx, func(tx Tx) error {
-				for _, e := range es {
-					if _, err := tx.Append(e); err != nil {
-						return err
-					}
-				}
-				return nil
-			})
+			return b.update(ctx, func(tx Tx) error { return audit.RecordSpooled(tx, es) })
 		})
 	}
 	if err != nil && ctx.Err() == nil {
