@@ -1,0 +1,114 @@
+// Package config reads the server's configuration: one YAML file, of which every fault is reported at once with its line, over
+// which some keys can be set by the environment and by flags. The order is flag, environment, file, default.
+//
+// A file that is not understood in full is refused: an unknown key, a key that stands twice, a second document. Secrets do not
+// stand in it: of a token its hash, of a client secret the name of a file.
+package config
+
+import (
+	"log/slog"
+	"net/netip"
+	"time"
+
+	"github.com/curfew-jit/curfew/internal/access"
+)
+
+// Config is the configuration of a server, complete and checked.
+type Config struct {
+	Installation   string            `yaml:"installation" doc:"Name of this installation, 4 to 12 of a-z and 0-9. It stands in the name of every rule: never change it, never use it twice in a tenant. Required"`
+	Listen         string            `yaml:"listen" default:"127.0.0.1:7447" doc:"Address of the API. Without tls only a loopback address is accepted"`
+	TLS            TLS               `yaml:"tls"`
+	TrustedProxies []netip.Prefix    `yaml:"trusted_proxies" doc:"Networks of proxies that may say, in X-Forwarded-For, where a call came from"`
+	DataDir        string            `yaml:"data_dir" default:"/var/lib/curfew" doc:"Folder of the database, the audit log and its spool"`
+	Azure          Azure             `yaml:"azure"`
+	Band           Band              `yaml:"band"`
+	People         []Person          `yaml:"people"`
+	Policy         access.Policy     `yaml:"policy"`
+	RequestExpiry  access.Duration   `yaml:"request_expiry" default:"24h" doc:"How long a request waits for an answer: 5m to 30d"`
+	KeyRetention   access.Duration   `yaml:"idempotency_retention" default:"24h" doc:"How long idempotency keys are remembered: 1h to 30d"`
+	SweepInterval  access.Duration   `yaml:"sweep_interval" default:"30s" doc:"Time between sweeps over everything: 1s to 30s, the longest that a late opening may stand"`
+	Log            Log               `yaml:"log"`
+	Warnings       []string          `yaml:"-"` // what is allowed and probably not meant
+	sources        map[string]string // key -> where it was set, for messages
+}
+
+// TLS names the server's certificate.
+type TLS struct {
+	Cert string `yaml:"cert" doc:"File with the certificate and its chain, PEM"`
+	Key  string `yaml:"key" doc:"File with its key, PEM"`
+}
+
+// Azure says which Azure, and as whom.
+type Azure struct {
+	Cloud         string     `yaml:"cloud" default:"public" doc:"public, government, china, or custom"`
+	Endpoint      string     `yaml:"endpoint" doc:"Of a custom cloud: URL of Azure Resource Manager"`
+	Audience      string     `yaml:"audience" doc:"Of a custom cloud: for which tokens are asked; default the endpoint"`
+	Authority     string     `yaml:"authority" doc:"Of a custom cloud: URL of what signs in"`
+	CA            string     `yaml:"ca" doc:"File with certificates to trust besides the system's, PEM"`
+	Tenant        string     `yaml:"tenant" doc:"Id of the tenant"`
+	Subscriptions []string   `yaml:"subscriptions" doc:"Ids of the subscriptions to look after. Required"`
+	Credential    Credential `yaml:"credential"`
+}
+
+// Credential says as whom the server acts.
+type Credential struct {
+	Kind             string `yaml:"kind" default:"default" doc:"default, client-secret, workload-identity, managed-identity or cli. In production name the one that is meant"`
+	ClientID         string `yaml:"client_id" doc:"Id of the application or of a user-assigned identity"`
+	ClientSecretFile string `yaml:"client_secret_file" doc:"File with the secret of client-secret"`
+	TokenFile        string `yaml:"token_file" doc:"File with the token of workload-identity; default as the environment says"`
+}
+
+// Band is the range of priorities in which rules of ours stand.
+type Band struct {
+	First int `yaml:"first" default:"300" doc:"First priority of ours: 100 to 4095"`
+	Last  int `yaml:"last" default:"1299" doc:"Last priority of ours: to 4096"`
+}
+
+// Person is somebody who may sign in.
+type Person struct {
+	Name        string        `yaml:"name" doc:"Name, compared without case"`
+	Roles       []access.Role `yaml:"roles" doc:"requester, approver, auditor, admin; they do not imply one another"`
+	TokenSHA256 string        `yaml:"token_sha256" doc:"SHA-256 of the person's token, in hexadecimal. Make a token with: openssl rand -hex 32"`
+}
+
+// Log says what is logged, and how.
+type Log struct {
+	Level  string `yaml:"level" default:"info" doc:"debug, info, warn or error"`
+	Format string `yaml:"format" default:"text" doc:"text or json"`
+}
+
+// SlogLevel returns the level for log/slog.
+func (l Log) SlogLevel() slog.Level {
+	var out slog.Level
+	if out.UnmarshalText([]byte(l.Level)) != nil {
+		return slog.LevelInfo
+	}
+	return out
+}
+
+// Default returns the configuration where nothing is set. It is not complete: Installation and Azure.Subscriptions have no default.
+func Default() Config {
+	return Config{
+		Listen: "127.0.0.1:7447", DataDir: "/var/lib/curfew",
+		Azure:         Azure{Cloud: "public", Credential: Credential{Kind: "default"}},
+		Band:          Band{First: 300, Last: 1299},
+		RequestExpiry: access.Duration(24 * time.Hour), KeyRetention: access.Duration(24 * time.Hour), SweepInterval: access.Duration(30 * time.Second),
+		Log: Log{Level: "info", Format: "text"},
+	}
+}
+
+// setting is a key that the environment and flags can set too.
+type setting struct {
+	key, env string
+	at       func(*Config) *string
+}
+
+var settings = []setting{
+	{"installation", "CURFEW_INSTALLATION", func(c *Config) *string { return &c.Installation }},
+	{"listen", "CURFEW_LISTEN", func(c *Config) *string { return &c.Listen }},
+	{"data_dir", "CURFEW_DATA_DIR", func(c *Config) *string { return &c.DataDir }},
+	{"tls.cert", "CURFEW_TLS_CERT", func(c *Config) *string { return &c.TLS.Cert }},
+	{"tls.key", "CURFEW_TLS_KEY", func(c *Config) *string { return &c.TLS.Key }},
+	{"log.level", "CURFEW_LOG_LEVEL", func(c *Config) *string { return &c.Log.Level }},
+	{"log.format", "CURFEW_LOG_FORMAT", func(c *Config) *string { return &c.Log.Format }},
+}
