@@ -55,7 +55,7 @@ type Local struct {
 	Sim      func(context.Context, SimOptions) error
 	Serve    func(context.Context, ServeOptions) error
 	Sweep    func(context.Context, SweepOptions) (SweepResult, error)
-	VerifyDB func(ctx context.Context, database string, older *audit.Checkpoint) (VerifyResult, error)
+	VerifyDB func(ctx context.Context, database string, older []audit.Checkpoint) (VerifyResult, error)
 }
 
 // exitError ends with an exit code that is not an error of ours: ssh's own.

@@ -2,13 +2,13 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/mod/sumdb/tlog"
 
 	"github.com/curfew-jit/curfew/api"
 	"github.com/curfew-jit/curfew/internal/access"
@@ -295,7 +295,7 @@ curfew audit verify --db /var/lib/curfew/curfew.db`,
 }
 
 func (c *cli) runVerify(ctx context.Context, db, older, save string) error {
-	var old *audit.Checkpoint
+	var old []audit.Checkpoint
 	if older != "" {
 		b, err := os.ReadFile(older)
 		if err != nil {
@@ -305,7 +305,7 @@ func (c *cli) runVerify(ctx context.Context, db, older, save string) error {
 		if err != nil {
 			return badInput("checkpoint", "%s: %v", older, err)
 		}
-		old = &cp
+		old = append(old, cp)
 	}
 	var v VerifyResult
 	var err error
@@ -325,7 +325,7 @@ func (c *cli) runVerify(ctx context.Context, db, older, save string) error {
 	return c.show(v, func() string {
 		var f fields
 		f.add("verified", count(int(v.Size), "entry")+" of "+v.Source+": nothing was changed, removed or put in between")
-		if old != nil {
+		if len(old) > 0 {
 			f.add("since", fmt.Sprintf("the checkpoint of size %d: the log still begins with all of it", v.Older))
 		}
 		f.add("root", v.Root)
@@ -334,112 +334,70 @@ func (c *cli) runVerify(ctx context.Context, db, older, save string) error {
 	})
 }
 
+// Verified turns what a verification saw into a result: a log that was changed is an error that names where it shows.
+func Verified(source string, now audit.Checkpoint, rep audit.Report, err error) (VerifyResult, error) {
+	v := VerifyResult{Source: source, Origin: rep.Origin, Size: rep.Size, Root: rep.Root.String(), Text: now.String()}
+	for _, n := range rep.Against {
+		v.Older = n
+	}
+	var t *audit.TamperError
+	if errors.As(err, &t) {
+		return v, access.Errorf(access.CodeInternal, "%s", t).
+			WithHint("keep the database and every checkpoint as they are, and find out who wrote to the database since")
+	}
+	return v, err
+}
+
 // verifyServer fetches the whole log, and trusts nothing of it but what the tree confirms.
-func (c *cli) verifyServer(ctx context.Context, old *audit.Checkpoint) (VerifyResult, error) {
+func (c *cli) verifyServer(ctx context.Context, older []audit.Checkpoint) (VerifyResult, error) {
 	cl, err := c.client()
 	if err != nil {
 		return VerifyResult{}, err
 	}
-	cp, err := cl.Checkpoint(ctx)
+	head, err := cl.Checkpoint(ctx)
 	if err != nil {
 		return VerifyResult{}, err
 	}
-	v := VerifyResult{Source: cl.Server(), Size: cp.Size, Root: cp.Root, Text: cp.Text}
-	t := Tree{}
-	es, err := pages(0, func(p client.Page) (api.List[api.AuditEntry], error) {
-		return cl.Audit(ctx, client.AuditFilter{Ascending: true, Page: p})
-	})
+	now, err := audit.ParseCheckpoint([]byte(head.Text))
 	if err != nil {
-		return v, err
+		return VerifyResult{}, access.Errorf(access.CodeInternal, "the server's checkpoint is not readable: %v", err)
 	}
-	for i, e := range es {
-		if int64(i) == cp.Size {
-			break // written after the checkpoint was made
-		}
-		if e.Index != int64(i) {
-			return v, broken("entry %d is missing: the server showed entry %d in its place", i, e.Index)
-		}
-		rec, err := audit.Entry{Index: e.Index, At: e.At, Actor: e.Actor, Action: e.Action, Outcome: audit.Outcome(e.Outcome), Object: e.Object, VM: e.VM,
-			Request: e.Request, Message: e.Message, Detail: e.Detail, Correlation: e.Correlation, Late: e.Late}.Record()
+	rep, err := audit.Verify(ctx, remoteLog{cl, now.Size}, now, older...)
+	return Verified(cl.Server(), now, rep, err)
+}
+
+// remoteLog reads a server's log up to a size: what was written after the checkpoint was made is not its matter.
+type remoteLog struct {
+	cl   *client.Client
+	size int64
+}
+
+// Entries implements audit.Reader.
+func (r remoteLog) Entries(ctx context.Context, fn func(audit.Stored) error) error {
+	f := client.AuditFilter{Ascending: true, Page: client.Page{Limit: 500}}
+	for n := int64(0); n < r.size; {
+		l, err := r.cl.Audit(ctx, f)
 		if err != nil {
-			return v, err
+			return err
 		}
-		if err := t.Add(rec); err != nil {
-			return v, err
-		}
-	}
-	if t.Size() != cp.Size {
-		return v, broken("the checkpoint counts %s, and the server showed %d", count(int(cp.Size), "entry"), t.Size())
-	}
-	v.Origin = cp.Origin
-	if parsed, err := audit.ParseCheckpoint([]byte(cp.Text)); err != nil || parsed.Size != cp.Size || parsed.Root.String() != cp.Root || parsed.Origin != cp.Origin {
-		return v, broken("the checkpoint's text says something else than its fields")
-	}
-	return v, t.Check(&v, old)
-}
-
-func broken(format string, args ...any) error {
-	return access.Errorf(access.CodeInternal, "the audit log does not verify: "+format, args...).
-		WithHint("keep the database and the last checkpoint as they are, and find out who wrote to the database since")
-}
-
-// Tree recomputes the Merkle tree of a log from its records, in order.
-type Tree struct {
-	n      int64
-	hashes []tlog.Hash
-}
-
-// Size returns how many records were added.
-func (t *Tree) Size() int64 { return t.n }
-
-// Add puts the next record in.
-func (t *Tree) Add(record []byte) error {
-	hs, err := tlog.StoredHashes(t.n, record, t.reader())
-	if err != nil {
-		return fmt.Errorf("hashing entry %d: %w", t.n, err)
-	}
-	t.hashes = append(t.hashes, hs...)
-	t.n++
-	return nil
-}
-
-func (t *Tree) reader() tlog.HashReader {
-	return tlog.HashReaderFunc(func(indexes []int64) ([]tlog.Hash, error) {
-		out := make([]tlog.Hash, len(indexes))
-		for i, n := range indexes {
-			if n < 0 || n >= int64(len(t.hashes)) {
-				return nil, fmt.Errorf("hash %d is not there", n)
+		for _, e := range l.Items {
+			if e.Index >= r.size {
+				return nil
 			}
-			out[i] = t.hashes[n]
+			rec, err := audit.Entry{Index: e.Index, At: e.At, Actor: e.Actor, Action: e.Action, Outcome: audit.Outcome(e.Outcome), Object: e.Object, VM: e.VM,
+				Request: e.Request, Message: e.Message, Detail: e.Detail, Correlation: e.Correlation, Late: e.Late}.Record()
+			if err != nil {
+				return err
+			}
+			if err := fn(audit.Stored{Index: e.Index, Record: rec}); err != nil {
+				return err
+			}
+			n++
 		}
-		return out, nil
-	})
-}
-
-// Check compares the tree with the root that v claims, and its beginning with an older checkpoint if there is one.
-func (t *Tree) Check(v *VerifyResult, old *audit.Checkpoint) error {
-	root, err := tlog.TreeHash(t.n, t.reader())
-	if err != nil {
-		return fmt.Errorf("computing the root: %w", err)
-	}
-	if root.String() != v.Root {
-		return broken("the entries give the root %s, and the checkpoint says %s", root, v.Root)
-	}
-	if old == nil {
-		return nil
-	}
-	v.Older = old.Size
-	if v.Origin != "" && old.Origin != v.Origin {
-		return badInput("checkpoint", "the checkpoint is of another log, %s; this one is %s", old.Origin, v.Origin)
-	}
-	if old.Size > t.n {
-		return broken("the checkpoint that was saved counts %s, and there are %d: the end is missing", count(int(old.Size), "entry"), t.n)
-	}
-	if root, err = tlog.TreeHash(old.Size, t.reader()); err != nil {
-		return fmt.Errorf("computing the root at %d: %w", old.Size, err)
-	}
-	if root != old.Root {
-		return broken("its first %s are not those that the saved checkpoint names", count(int(old.Size), "entry"))
+		if l.Next == "" || l.Next == f.Page.After {
+			return nil
+		}
+		f.Page.After = l.Next
 	}
 	return nil
 }
