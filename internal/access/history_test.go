@@ -79,7 +79,7 @@ func (m *reviewModel) answer(by string, d access.Decision, n *access.Terms, now 
 var (
 	otherVM  = access.VM{ID: "/subscriptions/s1/resourceGroups/rg-db/providers/Microsoft.Compute/virtualMachines/db-01", Name: "db-01", VMID: "v2"}
 	sources  = []string{"0.0.0.0/0", "198.51.100.0/24", "198.51.100.7/32", "203.0.113.0/24", "203.0.113.9/32"}
-	speakers = []string{"alice", "ALICE", " alice", "aLiCe\t", "bob", "Bob", "carol", "dora", "", " "}
+	speakers = []string{"bob", "carol", "dora", "erin", "Bob", "alice", "ALICE", " alice", "aLiCe\t", "", " "}
 )
 
 func drawTerms(t *rapid.T) access.Terms {
@@ -150,6 +150,7 @@ func TestRequestHistories(t *testing.T) {
 					n := drawTerms(t)
 					if rapid.Bool().Draw(t, "near") { // a narrowing that mostly fits
 						n.Targets, n.Source = slices.Clone(r.Terms.Targets), r.Terms.Source
+						n.Duration = asked.Duration * time.Duration(rapid.IntRange(1, 5).Draw(t, "quarters")) / 4
 					}
 					ev.Narrowed = &n
 				}

@@ -136,6 +136,22 @@ func TestRequestApprovals(t *testing.T) {
 	}
 }
 
+// A second approver narrows what the first has left, and does not give back what the first took away.
+func TestRequestNarrowingAddsUp(t *testing.T) {
+	r := requestIn(access.Pending)
+	r, _, err := r.Step(access.ReviewEvent{By: "bob", Decision: access.Approve, Narrowed: narrowed(func(n *access.Terms) { n.Duration = 20 * time.Minute })}, t0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := r.Step(access.ReviewEvent{By: "carol", Decision: access.Approve, Narrowed: narrowed(func(n *access.Terms) { n.Duration = 30 * time.Minute })}, t0); access.CodeOf(err) != access.CodeInvalid {
+		t.Errorf("half an hour after twenty minutes: %v", err)
+	}
+	r, effects, err := r.Step(access.ReviewEvent{By: "carol", Decision: access.Approve}, t0)
+	if err != nil || !reflect.DeepEqual(effects, []access.Effect{access.CreateGrants{Terms: terms(20 * time.Minute), StartAt: t0}}) {
+		t.Errorf("%v, %+v", err, effects)
+	}
+}
+
 func TestRequestEffects(t *testing.T) {
 	for _, c := range []struct {
 		name    string
