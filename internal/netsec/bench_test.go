@@ -100,6 +100,20 @@ func BenchmarkReachable1000Rules(b *testing.B) {
 	}
 }
 
+// BenchmarkReachableAllPorts asks about every port of an NSG of 1,000 rules with a port each.
+func BenchmarkReachableAllPorts(b *testing.B) {
+	_, env := fifty()
+	g := netsec.Group{ID: "/nsg/full"}
+	for i := range 1000 {
+		g.Rules = append(g.Rules, rule(fmt.Sprint("g", i), 100+i, allow, fmt.Sprintf("203.0.%d.%d", i/250, i%250), vm, fmt.Sprint(1000+3*i)))
+	}
+	p := netsec.Path{NIC: netsec.Compile(g, env)}
+	b.ReportAllocs()
+	for b.Loop() {
+		p.Reachable(lastPacket.Dst, netsec.TCP, netsec.AllPorts)
+	}
+}
+
 // TestDecideAllocatesNothing guards the speed that the scanner and the reconciler count on, also where the verdict is
 // Unknown and the possibilities of several layers are followed.
 func TestDecideAllocatesNothing(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"strings"
 	"testing"
 
 	"github.com/curfew-jit/curfew/internal/netsec"
@@ -383,6 +384,65 @@ func TestSourcesAgree(t *testing.T) {
 				}
 				if a := p.Decide(x).Access; a != names(union) {
 					t.Fatalf("%v: point %v, set %v\n%v", x, a, union, r)
+				}
+			}
+		}
+	})
+}
+
+// TestDiffAgrees compares Diff with the reference at random points that no tag is needed for.
+func TestDiffAgrees(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		r1 := drawPath(t, mode{unknownSources: true})
+		r2 := drawPath(t, mode{unknownSources: true})
+		r2.env, r2.admin = r1.env, r1.admin
+		pk := drawPacket(t)
+		if !pk.Inbound {
+			pk.Src, pk.Dst, pk.Inbound = pk.Dst, pk.Src, true
+		}
+		changes := netsec.Diff(r1.compile(), r2.compile(), pk.Dst, pk.Protocol, netsec.AllPorts)
+		for range 5 {
+			x := drawPacket(t)
+			if !x.Inbound {
+				x.Src = x.Dst
+			}
+			x.Dst, x.Protocol, x.Inbound = pk.Dst, pk.Protocol, true
+			if x.Src.Is4() != x.Dst.Is4() {
+				continue
+			}
+			ported := x.Protocol == netsec.TCP || x.Protocol == netsec.UDP
+			for _, tag := range []string{"", "storage", "azurecloud"} {
+				world := map[string]bool{}
+				for _, k := range []string{"storage", "storage.westeurope", "azurecloud", "azurecloud.westeurope", "internet", "virtualnetwork"} {
+					world["srctag:"+k] = k == tag
+				}
+				if tag != "" && !refPublic(x.Src) {
+					continue
+				}
+				a, b := names(r1.decide(x, world)), names(r2.decide(x, world))
+				var plain, tagged *netsec.Change
+				for i := range changes {
+					c := &changes[i]
+					if !c.IPs.Contains(x.Src) || ported && (!c.Ports.Contains(x.DstPort) || !c.SourcePorts.Contains(x.SrcPort)) {
+						continue
+					}
+					switch {
+					case c.Tag == "" && plain == nil:
+						plain = c
+					case tag != "" && strings.EqualFold(c.Tag, tag) && tagged == nil:
+						tagged = c
+					case c.Tag == "" || tag != "" && strings.EqualFold(c.Tag, tag):
+						t.Fatalf("%v lies in two changes of %q: %v\n%v\n%v", x, tag, changes, r1, r2)
+					}
+				}
+				if tag == "" && (a != b) != (plain != nil) || plain != nil && tag == "" && (plain.Before.Access != a || plain.After.Access != b) {
+					t.Fatalf("%v: from %v to %v, change %v\n%v\n%v", x, a, b, plain, r1, r2)
+				}
+				if tagged != nil && (tagged.Before.Access != a || tagged.After.Access != b) {
+					t.Fatalf("%v of %s: from %v to %v, change %v\n%v\n%v", x, tag, a, b, tagged, r1, r2)
+				}
+				if tag != "" && a != b && tagged == nil && plain == nil {
+					t.Fatalf("%v of %s: from %v to %v, no change\n%v\n%v", x, tag, a, b, r1, r2)
 				}
 			}
 		}

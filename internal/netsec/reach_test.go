@@ -184,3 +184,70 @@ func TestOverlapsAndCovers(t *testing.T) {
 		t.Error("covers its own sources")
 	}
 }
+
+// TestDiff: a plan says who loses access and by which rule they had it.
+func TestDiff(t *testing.T) {
+	before := nic(rule("old", 1000, allow, "8.0.0.0/8", "*", "20-30"), rule("tag", 1100, allow, "Storage", "*", "22"))
+	after := nic(rule("old", 1000, allow, "8.0.0.0/8", "*", "20-30"), rule("tag", 1100, allow, "Storage", "*", "22"),
+		rule("grant", 500, allow, client, vm, "22"), rule("curfew", 501, deny, "*", vm, "22"))
+	got := map[string]string{}
+	for _, c := range netsec.Diff(before, after, netip.MustParseAddr(vm), netsec.TCP, netsec.AllPorts) {
+		if c.Ports != netsec.Port(22) {
+			t.Errorf("%v changes", c.Ports)
+		}
+		for _, r := range c.IPs.Ranges() {
+			if c.Lost() != c.Gained() && c.IPs.Contains(r.From()) {
+				got[c.Tag+" "+c.Before.Rule.Name+" "+c.After.Rule.Name] = c.Before.Access.String()
+			}
+		}
+	}
+	want := map[string]string{" old curfew": "Allow", " AllowVnetInBound curfew": "Allow", "Storage tag curfew": "Allow",
+		" DenyAllInBound grant": "Deny"}
+	for k, v := range want {
+		if got[k] != v {
+			t.Errorf("%q: %q, want %q", k, got[k], v)
+		}
+	}
+	if len(got) != len(want) {
+		t.Errorf("changes %v", got)
+	}
+}
+
+// TestAny: a question about any protocol is answered for TCP and UDP together.
+func TestAny(t *testing.T) {
+	p := nic(rule("tcp", 100, allow, "*", "*", "22"))
+	pk := packet(client, vm, 22)
+	pk.Protocol = netsec.Any
+	if v := p.Decide(pk); v.Access != netsec.Unknown || v.Why == "" {
+		t.Errorf("TCP alone is allowed: %+v", v)
+	}
+	if a, _ := p.DecideAccess(pk); a != netsec.Unknown {
+		t.Error("DecideAccess", a)
+	}
+	pk.DstPort = 23
+	if v := p.Decide(pk); v.Access != deny {
+		t.Errorf("neither is allowed: %+v", v)
+	}
+}
+
+func TestNames(t *testing.T) {
+	for _, a := range []netsec.AdminAccess{netsec.AdminAllow, netsec.AdminAlwaysAllow, netsec.AdminDeny} {
+		if got, err := netsec.ParseAdminAccess(a.String()); err != nil || got != a {
+			t.Errorf("%v: %v %v", a, got, err)
+		}
+	}
+	for _, a := range []netsec.Access{allow, deny} {
+		if got, err := netsec.ParseAccess(a.String()); err != nil || got != a {
+			t.Errorf("%v: %v %v", a, got, err)
+		}
+	}
+	if a, err := netsec.ParseAccess("allowed"); err == nil || a != netsec.Unknown {
+		t.Error("an unknown access grants")
+	}
+	if a, err := netsec.ParseAdminAccess("Unknown"); err == nil || a != netsec.AdminUnknown {
+		t.Error("an unknown access of an admin rule grants")
+	}
+	if !netsec.PublicSpace().Contains(netip.MustParseAddr(client)) || netsec.PublicSpace().Contains(netip.MustParseAddr("168.63.129.16")) {
+		t.Error("public space")
+	}
+}

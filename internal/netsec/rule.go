@@ -117,12 +117,7 @@ func (r Rule) Covers(from, dst []netip.Prefix, proto Protocol, ports PortRange, 
 					next = append(next, l)
 					continue
 				}
-				if l.First < d.First {
-					next = append(next, PortRange{l.First, d.First - 1})
-				}
-				if l.Last > d.Last {
-					next = append(next, PortRange{d.Last + 1, l.Last})
-				}
+				next = append(next, l.minus(d)...)
 			}
 			left = next
 		}

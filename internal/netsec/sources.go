@@ -450,27 +450,50 @@ func merge(ps []PathPiece) []PathPiece {
 	for again := true; again; {
 		again = false
 		var out []PathPiece
+		ends := map[end][]int{}
+		enter := func(i int) {
+			byPorts, bySource := out[i].ends()
+			ends[byPorts], ends[bySource] = append(ends[byPorts], i), append(ends[bySource], i)
+		}
 	next:
 		for _, p := range ps {
-			for i := range out {
-				o := &out[i]
-				if !o.like(&p) {
+			for _, e := range [2]end{{true, p.Ports.First - 1, p.SourcePorts}, {false, p.SourcePorts.First - 1, p.Ports}} {
+				if e.last == 65535 { // nothing lies before port 0
 					continue
 				}
-				switch {
-				case o.SourcePorts == p.SourcePorts && int(o.Ports.Last)+1 == int(p.Ports.First):
-					o.Ports.Last, again = p.Ports.Last, true
-					continue next
-				case o.Ports == p.Ports && int(o.SourcePorts.Last)+1 == int(p.SourcePorts.First):
-					o.SourcePorts.Last, again = p.SourcePorts.Last, true
+				for n, i := range ends[e] {
+					o := &out[i]
+					if byPorts, bySource := o.ends(); byPorts != e && bySource != e || !o.like(&p) {
+						continue // it may have grown since it was entered
+					}
+					ends[e] = slices.Delete(ends[e], n, n+1)
+					if e.ports {
+						o.Ports.Last = p.Ports.Last
+					} else {
+						o.SourcePorts.Last = p.SourcePorts.Last
+					}
+					enter(i)
+					again = true
 					continue next
 				}
 			}
 			out = append(out, p)
+			enter(len(out) - 1)
 		}
 		ps = out
 	}
 	return ps
+}
+
+// end is where a piece could be continued: by ports, with the same source ports, or the other way round.
+type end struct {
+	ports bool
+	last  uint16
+	other PortRange
+}
+
+func (p *PathPiece) ends() (byPorts, bySource end) {
+	return end{true, p.Ports.Last, p.SourcePorts}, end{false, p.SourcePorts.Last, p.Ports}
 }
 
 // like reports whether two pieces have the same sources and the same way through the layers.
