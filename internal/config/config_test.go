@@ -245,6 +245,9 @@ func FuzzLoad(f *testing.F) {
 	f.Add("a: &a [*a]\n")
 	f.Add("installation: !!binary x\n<<: {a: b}\n")
 	f.Fuzz(func(t *testing.T, text string) {
+		if len(text) > 8<<10 { // the parser compares each key of a mapping with all others
+			return
+		}
 		c, err := load(text)
 		if err != nil {
 			if message(t, err) == "" {

@@ -16,8 +16,8 @@ import (
 	"github.com/curfew-jit/curfew/internal/access"
 )
 
-// maxFile bounds a configuration file; one of a thousand people is a tenth of it.
-const maxFile = 4 << 20
+// maxFile bounds a configuration file; one of a thousand people is a fifth of it.
+const maxFile = 1 << 20
 
 // Sources are where a configuration comes from, besides the defaults.
 type Sources struct {
