@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -47,10 +48,14 @@ func (t *tx) Append(e audit.Entry) (audit.Entry, error) {
 
 // logBroken spoils the transaction: a log that does not take the next entry must not let anything else be stored (P7).
 func (t *tx) logBroken(index int64, err error) error {
-	if t.broken == nil {
-		t.broken = damaged("entry", fmt.Sprint(index), "the log does not take it", err)
+	var known *access.Error
+	if !errors.As(err, &known) {
+		err = damaged("entry", fmt.Sprint(index), "the log does not take it", err)
 	}
-	return t.broken
+	if t.broken == nil && !t.readOnly {
+		t.broken = err
+	}
+	return err
 }
 
 // LogSize implements broker.Tx.

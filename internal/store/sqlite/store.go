@@ -170,7 +170,11 @@ func fileDSN(path string, params map[string]string, pragmas ...string) string {
 	if path == Memory {
 		return "file::memory:?" + q.Encode()
 	}
-	return "file:" + (&url.URL{Path: filepath.ToSlash(path)}).EscapedPath() + "?" + q.Encode()
+	slashed := filepath.ToSlash(path)
+	if filepath.VolumeName(path) != "" {
+		slashed = "/" + slashed // file:/C:/…
+	}
+	return "file:" + (&url.URL{Path: slashed}).EscapedPath() + "?" + q.Encode()
 }
 
 // realPath resolves links, so that one file has one lock whatever it is called by.
