@@ -176,7 +176,9 @@ func (s *Sim) graphLocked(r *request) *answer {
 				m[c] = r.get(c)
 			}
 		}
-		maps.Copy(m, r.cols)
+		for c := range r.cols {
+			m[c] = r.get(c)
+		}
 		data[i] = m
 	}
 	out := map[string]any{"totalRecords": total, "count": len(data), "facets": []any{}, "resultTruncated": "false", "data": data}

@@ -105,8 +105,15 @@ type row struct {
 	keys []string // of cols, in order
 }
 
+// thunk is a column that is computed when somebody looks: most rows of a long result are never shown.
+type thunk func() any
+
 func (r row) get(name string) any {
 	if v, ok := r.cols[name]; ok {
+		if f, later := v.(thunk); later {
+			v = f()
+			r.cols[name] = v
+		}
 		return v
 	}
 	if r.base != nil {
@@ -256,7 +263,7 @@ func (p *parser) stage(out *query) error {
 					if _, dup := n.cols[name]; !dup {
 						n.keys = append(n.keys, name)
 					}
-					n.cols[name] = exprs[j](r)
+					n.cols[name] = thunk(func() any { return exprs[j](r) })
 				}
 				rows[i] = n
 			}

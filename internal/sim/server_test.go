@@ -471,7 +471,7 @@ func TestConcurrentUse(t *testing.T) {
 	var wg sync.WaitGroup
 	for i := range 8 {
 		wg.Go(func() {
-			for n := range 30 {
+			for n := range 10 {
 				id := fmt.Sprintf("%s-%d", "/subscriptions/"+estates.DemoLab+"/resourceGroups/lab/providers/Microsoft.Network/networkSecurityGroups/c", i)
 				if _, err := a.try("PUT", id, nsgBody(rule("r", 100+n))); err != nil {
 					t.Error(err)
