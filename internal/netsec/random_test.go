@@ -202,7 +202,7 @@ func drawPacket(t *rapid.T) netsec.Packet {
 
 // TestMain sets the number of random cases, more for the long campaign, unless the command line does.
 func TestMain(m *testing.M) {
-	n := "600"
+	n := "400"
 	if os.Getenv("CURFEW_LONG") != "" {
 		n = "60000"
 	}
