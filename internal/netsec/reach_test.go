@@ -251,3 +251,19 @@ func TestNames(t *testing.T) {
 		t.Error("public space")
 	}
 }
+
+// TestDiffBySourcePort: only the source ports that the tag had no rule for change.
+func TestDiffBySourcePort(t *testing.T) {
+	tag := rule("tag", 1000, allow, "Storage", "*", "22")
+	narrow := with(tag, func(r *netsec.Rule) { r.SourcePorts = []string{"53"} })
+	seen := map[netsec.PortRange]bool{}
+	for _, c := range netsec.Diff(nic(narrow), nic(tag), netip.MustParseAddr(vm), netsec.TCP, netsec.Port(22)) {
+		if c.Tag != "Storage" || !c.Gained() || c.Lost() {
+			t.Errorf("%+v", c)
+		}
+		seen[c.SourcePorts] = true
+	}
+	if len(seen) != 2 || !seen[netsec.PortRange{First: 0, Last: 52}] || !seen[netsec.PortRange{First: 54, Last: 65535}] {
+		t.Errorf("source ports %v", seen)
+	}
+}
