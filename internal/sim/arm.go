@@ -160,6 +160,9 @@ func (s *Sim) decide(r *request) (a *answer, f *fault, rec RequestRecord, delay 
 	case f != nil && f.Kind == "late":
 		s.atLocked(received.Add(f.Delay), func() { s.serveLocked(r) })
 	case refused != nil:
+		if f.Applied {
+			s.serveLocked(r)
+		}
 		a = refused.answer()
 	default:
 		a = s.serveLocked(r)

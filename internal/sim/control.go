@@ -28,7 +28,7 @@ POST   /_sim/settings              {"operationDelay":"2s","concurrency":"retry"|
 GET    /_sim/token                 {"accessToken"} for curl
 
 Fault kinds: error, throttle, another-operation, superseded, operation-failed, operation-stuck, lost-reply, lost-request, slow, late,
-stale-read, truncated, not-json, edit. Fields: id, method, pathPattern, count, skip, status, code, message, retryAfter, delay, applied,
+stale-read, truncated, not-json, edit. Fields: id, method, pathPattern, bodyPattern, count, skip, status, code, message, retryAfter, delay, applied,
 versions, body, hang, edit{resource, delete, removeRules, addRules, merge, replace}.
 `
 

@@ -14,7 +14,7 @@ import (
 // Fault makes matching requests go wrong. Of the faults that match a request, every edit, slow, stale-read and operation fault acts, and
 // the first of the others decides the reply.
 //
-//	error              answered with Status and an ARM body (Code, Message have defaults by status); nothing is applied
+//	error              answered with Status and an ARM body (Code, Message have defaults by status); carried out first with Applied
 //	throttle           429 SubscriptionRequestsThrottled, with Retry-After where RetryAfter is set
 //	another-operation  429 RetryableError / RetryableErrorDueToAnotherOperation, never with Retry-After
 //	superseded         the write's operation ends Canceled / CanceledAndSupersededDueToAnotherOperation; applied only with Applied
@@ -32,6 +32,7 @@ type Fault struct {
 	ID          string        `json:"id,omitempty"`          // given back by Fault; made up when empty
 	Method      string        `json:"method,omitempty"`      // one or several, comma-separated; empty: any
 	PathPattern string        `json:"pathPattern,omitempty"` // regular expression on the path, without case; empty: any
+	BodyPattern string        `json:"bodyPattern,omitempty"` // regular expression on the request's body; empty: any
 	Count       int           `json:"count,omitempty"`       // how often it strikes; 0: until cleared
 	Skip        int           `json:"skip,omitempty"`        // this many matches pass first
 	Kind        string        `json:"kind"`
@@ -62,6 +63,7 @@ type Edit struct {
 type fault struct {
 	Fault
 	path    *regexp.Regexp
+	body    *regexp.Regexp
 	matched int
 	struck  int
 }
@@ -98,13 +100,17 @@ func (s *Sim) Fault(f Fault) (id string, err error) {
 	if err != nil {
 		return "", fmt.Errorf("pathPattern: %w", err)
 	}
+	body, err := regexp.Compile(f.BodyPattern)
+	if err != nil {
+		return "", fmt.Errorf("bodyPattern: %w", err)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.faultSeq++
 	if f.ID == "" {
 		f.ID = "fault-" + strconv.Itoa(s.faultSeq)
 	}
-	s.faults = append(s.faults, &fault{Fault: f, path: re})
+	s.faults = append(s.faults, &fault{Fault: f, path: re, body: body})
 	return f.ID, nil
 }
 
@@ -165,7 +171,7 @@ func (f *fault) matches(r *request) bool {
 			return false
 		}
 	}
-	if !f.path.MatchString(r.path) {
+	if !f.path.MatchString(r.path) || f.BodyPattern != "" && !f.body.Match(r.body) {
 		return false
 	}
 	f.matched++
@@ -298,9 +304,7 @@ func (f *fault) refusal(s *Sim, r *request) *armError {
 		}
 		guid := "00000000-0000-0000-0000-000000000000"
 		if res != nil {
-			if g := text(object(res.body, "properties"), "resourceGuid"); g != "" {
-				guid = g
-			}
+			guid = res.guid()
 		}
 		e = f.armError(anotherOperation("PutNetworkSecurityGroupOperation", s.uuidLocked(), guid))
 	case "error":

@@ -66,6 +66,12 @@ func TestFaultErrors(t *testing.T) {
 	if got := a.rules(); got != "old" {
 		t.Errorf("got rules %q: a refused write was applied", got)
 	}
+	a.fault(sim.Fault{Kind: "error", Status: 503, Applied: true, BodyPattern: `"new"`})
+	a.do(200, "PUT", nsgID, nsgBody(rule("else", 200)))
+	a.fails(503, "ServerUnavailable", "PUT", nsgID, nsgBody(rule("new", 200)))
+	if got := a.rules(); got != "new" {
+		t.Errorf("got rules %q, want the write applied in spite of its answer", got)
+	}
 }
 
 func TestFaultSkipAndCount(t *testing.T) {

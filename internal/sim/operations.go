@@ -11,6 +11,7 @@ import (
 // operation is a long-running write. Its end is an event on the simulated clock.
 type operation struct {
 	id       string
+	sign     string // signs the poll URL, as in newer api-versions: clients must use it verbatim (FACTS 2.5)
 	name     string // as Azure's messages call it, e.g. PutNetworkSecurityGroupOperation
 	sub      string
 	provider string
@@ -36,7 +37,7 @@ func (s *Sim) newOperationLocked(r *request, res *resource, t target, verb strin
 		}
 	}
 	last := t.types[len(t.types)-1]
-	op := &operation{id: s.uuidLocked(), name: verb + singular(last) + "Operation", sub: t.sub, provider: t.ns, location: loc, api: r.api,
+	op := &operation{id: s.uuidLocked(), sign: s.uuidLocked(), name: verb + singular(last) + "Operation", sub: t.sub, provider: t.ns, location: loc, api: r.api,
 		target: t, status: "InProgress", remove: verb == "Delete"}
 	if k, ok := kinds[strings.ToLower(t.ns+"/"+t.types[0])]; ok {
 		op.provider, _, _ = strings.Cut(k.name, "/")
@@ -79,7 +80,7 @@ func (s *Sim) endLocked(op *operation, status string, err *armError) {
 // headers of the reply that started op; result adds Location. URLs are absolute, with the host that the client used.
 func (s *Sim) opHeaders(op *operation, r *request, h http.Header, async, location bool) {
 	u := r.base + "/subscriptions/" + op.sub + "/providers/" + op.provider + "/locations/" + url.PathEscape(op.location)
-	q := "?api-version=" + url.QueryEscape(op.api)
+	q := "?api-version=" + url.QueryEscape(op.api) + "&t=639000000000000000&c=simulated&s=" + op.sign + "&h=simulated"
 	h.Set("Azure-AsyncNotification", "Enabled")
 	if async {
 		h.Set("Azure-AsyncOperation", u+"/operations/"+op.id+q)
@@ -99,8 +100,8 @@ func seconds(d time.Duration) string {
 // operationLocked answers polls: /subscriptions/S/providers/NS/locations/L/{operations|operationResults}/ID.
 func (s *Sim) operationLocked(r *request, id string, result bool) *answer {
 	op := s.ops[id]
-	if op == nil {
-		return (&armError{Status: 404, Code: "NotFound", Message: "Operation " + id + " not found."}).answer()
+	if op == nil || r.query.Get("s") != op.sign {
+		return (&armError{Status: 404, Code: "NotFound", Message: "Operation " + id + " not found, or its poll URL was changed."}).answer()
 	}
 	a := &answer{status: 200, header: http.Header{}}
 	if op.status == "InProgress" && s.cfg.RetryAfter > 0 {

@@ -310,6 +310,8 @@ func TestMachines(t *testing.T) {
 	}
 	op := a.do(202, "POST", vm+"/deallocate", nil).header.Get("Azure-AsyncOperation")
 	a.do(200, "GET", op, nil)
+	unsigned, _, _ := strings.Cut(op, "&")
+	a.fails(404, "NotFound", "GET", unsigned, nil)
 	if got := power(); got != "PowerState/deallocated" {
 		t.Errorf("got %v", got)
 	}
@@ -320,6 +322,15 @@ func TestMachines(t *testing.T) {
 	delete(body["properties"].(map[string]any), "vmId")
 	if got := at(a.do(200, "PUT", vm, body).body, "properties", "vmId"); got != first {
 		t.Errorf("got vmId %v after an update, want %v", got, first)
+	}
+	if err := a.s.Edit(vm, func(b map[string]any) error {
+		b["properties"].(map[string]any)["vmId"] = "another"
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if got := at(a.do(200, "GET", vm, nil).body, "properties", "vmId"); got != "another" || power() != "PowerState/deallocated" {
+		t.Errorf("got vmId %v, power %v: an outside hand makes another machine, in the same state", got, power())
 	}
 	nic := shop + "/resourceGroups/shop-web/providers/Microsoft.Network/networkInterfaces/web-01-nic"
 	a.fails(400, "NicInUse", "DELETE", nic, nil)

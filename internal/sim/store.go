@@ -755,7 +755,8 @@ func (s *Sim) serverFieldsLocked(probe, old *resource, body map[string]any, mode
 		oldProps = object(old.body, "properties")
 	}
 	own := func(field string, fresh func() any) {
-		if v, ok := oldProps[field]; ok {
+		_, sent := props[field]
+		if v, ok := oldProps[field]; ok && !(sent && mode == storeOutside) { // an outside hand may make it another machine
 			props[field] = v
 		} else if _, ok := props[field]; (!ok || mode == storeWrite) && fresh != nil {
 			props[field] = fresh()
@@ -770,10 +771,10 @@ func (s *Sim) serverFieldsLocked(probe, old *resource, body map[string]any, mode
 	case typeVM:
 		own("vmId", func() any { return s.uuidLocked() })
 		own("timeCreated", func() any { return s.nowLocked().Format(time.RFC3339Nano) })
-		if mode == storeWrite {
+		if mode != storeLoad { // GET does not show them, so writers do not send them back
 			own("instanceView", nil)
 			own("extended", nil)
-			if old == nil {
+			if old == nil && props["instanceView"] == nil {
 				props["instanceView"] = instanceView("running", s.nowLocked())
 			}
 		}

@@ -65,6 +65,14 @@ func matchLocked(r *request, res *resource, id string) *armError {
 	}}}
 }
 
+// guid is how the network provider's messages call a resource.
+func (r *resource) guid() string {
+	if g := text(object(r.body, "properties"), "resourceGuid"); g != "" {
+		return g
+	}
+	return r.id
+}
+
 // busyLocked applies Config.Concurrency to a write on a resource that has one running.
 func (s *Sim) busyLocked(res *resource) *armError {
 	if res == nil || res.op == nil {
@@ -73,7 +81,7 @@ func (s *Sim) busyLocked(res *resource) *armError {
 	if s.cfg.Concurrency == Supersede && !res.op.remove {
 		return nil
 	}
-	return anotherOperation(res.op.name, res.op.id, res.op.id)
+	return anotherOperation(res.op.name, res.op.id, res.guid())
 }
 
 // beginLocked starts the operation of a write that has just been applied to res. A running one is superseded.
