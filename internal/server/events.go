@@ -46,7 +46,7 @@ func (s *Server) eventRoute(a huma.API) {
 			if err != nil || n < -1 {
 				e := access.Errorf(access.CodeInvalid, "the events cannot go on after that: it is not the index of an entry")
 				e.Field = "after"
-				return nil, e
+				return nil, e.WithHint("give the id of the last event that came")
 			}
 			after = n
 		}

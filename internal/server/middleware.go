@@ -263,12 +263,17 @@ func (s *Server) readBody(w http.ResponseWriter, r *http.Request) ([]byte, int, 
 	most := s.opt.Limits.Body
 	tooLarge := access.Errorf(access.CodeInvalid, "the body is larger than %d bytes", most)
 	if r.ContentLength > most {
+		w.Header().Set("Connection", "close")
 		return nil, http.StatusRequestEntityTooLarge, tooLarge
 	}
 	rc := http.NewResponseController(w)
 	_ = rc.SetReadDeadline(clock.System{}.Now().Add(s.opt.Limits.BodyTime)) // a connection without deadlines is a test's
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, most))
-	_ = rc.SetReadDeadline(time.Time{})
+	if err == nil {
+		_ = rc.SetReadDeadline(time.Time{})
+	} else { // or net/http would wait for the rest before it answers
+		w.Header().Set("Connection", "close")
+	}
 	var large *http.MaxBytesError
 	switch {
 	case errors.As(err, &large):

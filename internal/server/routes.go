@@ -334,7 +334,7 @@ func (s *Server) audit(ctx context.Context, c access.Caller, in *auditIn) (*answ
 		if err != nil || n < 0 {
 			e := access.Errorf(access.CodeInvalid, "after is not the index of an entry")
 			e.Field = "after"
-			return nil, e
+			return nil, e.WithHint("give the next of the part before")
 		}
 		f.After = n
 		if n == 0 && !in.Ascending {
