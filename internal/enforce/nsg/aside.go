@@ -78,9 +78,16 @@ func remainder(r azure.SecurityRule, units []unit, env netsec.Env) (head *azure.
 	}
 	all := slices.Contains(ports, netsec.AllPorts)
 	var out []azure.SecurityRule
+	family := 0 // where the rules of the present address family begin: Azure takes one family in a rule
 	add := func(protocol string, dsts, ports []string) {
 		if len(dsts) == 0 || len(ports) == 0 {
 			return
+		}
+		for i := family; i < len(out); i++ {
+			if out[i].Protocol == protocol && slices.Equal(out[i].DestinationPorts, ports) {
+				out[i].DestinationPrefixes = append(slices.Clone(out[i].DestinationPrefixes), dsts...)
+				return
+			}
 		}
 		c := r
 		c.Raw, c.Protocol, c.DestinationPrefixes, c.DestinationASGs, c.DestinationPorts = nil, protocol, dsts, nil, ports
@@ -90,6 +97,7 @@ func remainder(r azure.SecurityRule, units []unit, env netsec.Env) (head *azure.
 		if !sourcesOf(r, v4) {
 			continue
 		}
+		family = len(out)
 		var b netipx.IPSetBuilder
 		b.AddSet(dst)
 		if onlyTags(r.DestinationPrefixes) {
@@ -114,9 +122,6 @@ func remainder(r azure.SecurityRule, units []unit, env netsec.Env) (head *azure.
 			if p.Addr().Is4() == v4 {
 				texts = append(texts, prefixText(p))
 			}
-		}
-		if len(texts) > maxAddresses {
-			return nil, nil, fmt.Errorf("what is left of it takes %d address ranges, and one rule may hold %d", len(texts), maxAddresses)
 		}
 		add(r.Protocol, texts, r.DestinationPorts)
 		for _, k := range slices.Sorted(maps.Keys(classes)) {
@@ -144,6 +149,11 @@ func remainder(r azure.SecurityRule, units []unit, env netsec.Env) (head *azure.
 	}
 	if len(out) == 0 {
 		return nil, nil, nil
+	}
+	for _, r := range out {
+		if len(r.DestinationPrefixes) > maxAddresses {
+			return nil, nil, fmt.Errorf("what is left of it takes %d address ranges, and one rule may hold %d", len(r.DestinationPrefixes), maxAddresses)
+		}
 	}
 	first := out[0]
 	first.Raw = r.Raw
@@ -175,20 +185,7 @@ func minusPorts(from, what []netsec.PortRange) []string {
 	var left []netsec.PortRange
 	left = append(left, from...)
 	for _, w := range what {
-		var next []netsec.PortRange
-		for _, p := range left {
-			if !p.Overlaps(w) {
-				next = append(next, p)
-				continue
-			}
-			if p.First < w.First {
-				next = append(next, netsec.PortRange{First: p.First, Last: w.First - 1})
-			}
-			if p.Last > w.Last {
-				next = append(next, netsec.PortRange{First: w.Last + 1, Last: p.Last})
-			}
-		}
-		left = next
+		left = minusRanges(left, w)
 	}
 	slices.SortFunc(left, func(a, b netsec.PortRange) int {
 		return cmp.Or(cmp.Compare(a.First, b.First), cmp.Compare(a.Last, b.Last))
@@ -198,6 +195,23 @@ func minusPorts(from, what []netsec.PortRange) []string {
 		out = append(out, p.String())
 	}
 	return out
+}
+
+func minusRanges(from []netsec.PortRange, w netsec.PortRange) []netsec.PortRange {
+	var left []netsec.PortRange
+	for _, p := range from {
+		if !p.Overlaps(w) {
+			left = append(left, p)
+			continue
+		}
+		if p.First < w.First {
+			left = append(left, netsec.PortRange{First: p.First, Last: w.First - 1})
+		}
+		if p.Last > w.Last {
+			left = append(left, netsec.PortRange{First: w.Last + 1, Last: p.Last})
+		}
+	}
+	return left
 }
 
 // equalRule compares what two rules of somebody else's say.
@@ -211,18 +225,20 @@ func parseOriginal(r access.Replacement) (azure.SecurityRule, error) {
 	return out, err
 }
 
-// written returns the protected addresses and ports as our standing denies have them: what the last write was based on.
+// written returns the protected addresses and ports as our standing denies have them: what the last write was based on. Ports
+// are taken from the names, which nobody can change without making another rule of it.
 func (pl *planner) written() []unit {
 	var shields []enforce.Shield
 	for _, name := range slices.Sorted(maps.Keys(pl.ours)) {
-		r := pl.ours[name]
-		if h, _ := Parse(name); h.Kind != enforce.KindDeny {
+		m := ruleName.FindStringSubmatch(name)
+		if m[4] == "" {
 			continue
 		}
-		dsts, ok := exactAddrs(r)
-		p, ok2 := exactPort(r)
-		if ok && ok2 {
-			shields = append(shields, enforce.Shield{Destinations: dsts, Ports: p, Protocol: protocolOf(r)})
+		proto, ports, _ := strings.Cut(m[5], "-")
+		p, err := access.ParsePorts(ports)
+		dsts, ok := exactAddrs(pl.ours[name])
+		if ok && err == nil {
+			shields = append(shields, enforce.Shield{Destinations: dsts, Ports: p, Protocol: access.Protocol(proto)})
 		}
 	}
 	return unitsOf(shields)
@@ -327,9 +343,18 @@ func (pl *planner) setAside(blockers map[string]bool) bool {
 	return any
 }
 
+// refuse leaves a rule as it is, or puts it back as it was: that others lose what was promised to go on is worse than a bypass
+// that is known and named.
 func (pl *planner) refuse(key string, err error) {
 	pl.refused[key] = true
-	delete(pl.aside, key)
+	if a := pl.aside[key]; a != nil && !a.fresh {
+		a.head, a.rest = &a.original, nil
+		if present, ok := pl.present(key); ok && equalRule(present, a.original) {
+			a.head = &present
+		}
+	} else {
+		delete(pl.aside, key)
+	}
 	pl.problem(enforce.Problem{Rule: key, Message: fmt.Sprintf("rule %s cannot be set aside: %v", key, err),
 		Hint: "narrow the rule by hand, so that it does not reach the protected ports"})
 }
@@ -354,9 +379,9 @@ func (t *attempt) remainders() {
 	for _, key := range slices.Sorted(maps.Keys(t.pl.aside)) {
 		a := t.pl.aside[key]
 		for _, r := range a.rest {
-			word := "any"
-			if p, _ := netsec.ParseProtocol(r.Protocol); p == netsec.TCP || p == netsec.UDP {
-				word = strings.ToLower(r.Protocol)
+			word := strings.ToLower(r.Protocol)
+			if word == "*" {
+				word = "any"
 			}
 			o := &opener{kind: enforce.KindExempt, source: r.SourcePrefixes, asgs: r.SourceASGs, protocol: r.Protocol, allPorts: r.DestinationPorts,
 				sports: r.SourcePorts, near: a.original.Priority, lo: minPriority - 1, hi: maxPriority + 1}

@@ -120,10 +120,6 @@ type bundle struct {
 	dstText  []string // instead of dsts
 }
 
-func (o *opener) meets(x *reach) bool {
-	return x.touches(o.ports, o.proto) && slices.ContainsFunc(o.prefixes, x.src.OverlapsPrefix) && slices.ContainsFunc(o.dsts, x.reaches)
-}
-
 func (o *opener) rule() azure.SecurityRule {
 	r := azure.SecurityRule{Name: o.name, Priority: o.prio, Direction: "Inbound", Access: "Allow", Protocol: o.protocol,
 		Description: describe(o.lead, o.machines), SourcePrefixes: o.source, SourceASGs: o.asgs, SourcePorts: []string{"*"},
@@ -450,7 +446,7 @@ func (t *attempt) number(bs []*bundle, kind enforce.Kind) {
 					n++
 				}
 			}
-			if !used[o.name] && (n > most || n == most && n > 0 && o.name < best) {
+			if !used[o.name] && (n > most || n == most && n > 0 && (len(o.name) < len(best) || len(o.name) == len(best) && o.name < best)) {
 				best, most = o.name, n
 			}
 		}

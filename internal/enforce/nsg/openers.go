@@ -11,6 +11,7 @@ import (
 
 	"github.com/curfew-jit/curfew/internal/access"
 	"github.com/curfew-jit/curfew/internal/enforce"
+	"github.com/curfew-jit/curfew/internal/netsec"
 )
 
 const sayTime = "2006-01-02 15:04:05Z"
@@ -28,13 +29,29 @@ func (t *attempt) bounds(o *opener) {
 	}
 	for i := range t.reaches {
 		x := &t.reaches[i]
-		if x.prio >= o.hi {
+		if x.prio > t.pl.in.Band.End {
 			break
 		}
-		if x.stops(o) {
+		if !x.deny || !x.touches(o.ports, o.proto) || !slices.ContainsFunc(o.prefixes, x.src.OverlapsPrefix) {
+			continue
+		}
+		if slices.ContainsFunc(o.dsts, func(a netip.Addr) bool { return x.reaches(a) && t.precedes(x, o, a) }) {
 			o.lo, o.stopper = x.prio, x.name
 		}
 	}
+}
+
+// precedes tells whether a deny of somebody else's comes before ours for some port of an opening. Where protected ranges of one
+// machine overlap, it is the first of our denies that decides on a port.
+func (t *attempt) precedes(x *reach, o *opener, a netip.Addr) bool {
+	left := []netsec.PortRange{{First: o.ports.First, Last: o.ports.Last}}
+	for _, s := range t.at[a] {
+		if s.proto != o.proto || s.prio > x.prio {
+			continue
+		}
+		left = minusRanges(left, netsec.PortRange{First: s.ports.First, Last: s.ports.Last})
+	}
+	return slices.ContainsFunc(left, func(p netsec.PortRange) bool { return slices.ContainsFunc(x.ports, p.Overlaps) })
 }
 
 // exemptions makes the exempt rules: one for each exemption, protected port and place of its deny.

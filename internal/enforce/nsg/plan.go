@@ -284,6 +284,17 @@ func finish(in Input, rules []azure.SecurityRule, p Plan, keep []access.Replacem
 	}
 	p.Before = standing(in, in.Rules)
 	p.After = standing(in, p.Rules)
+	// A grant without a place of its own may stand all the same, within what another one opens.
+	p.Problems = nil
+	for _, x := range problems {
+		if len(x.Grants) > 0 {
+			x.Grants = slices.DeleteFunc(slices.Clone(x.Grants), func(g access.GrantID) bool { return p.After.Windows[g] })
+			if len(x.Grants) == 0 {
+				continue
+			}
+		}
+		p.Problems = append(p.Problems, x)
+	}
 	return p
 }
 

@@ -3,6 +3,7 @@ package nsg_test
 import (
 	"bytes"
 	"cmp"
+	"flag"
 	"fmt"
 	"net/netip"
 	"os"
@@ -262,10 +263,14 @@ func check(t *rapid.T, baseline []azure.SecurityRule, in nsg.Input, p nsg.Plan) 
 					if h.Kind != "" || d.Access != "Deny" || !matches(d, x, unknown) {
 						continue
 					}
+					first := azure.SecurityRule{Priority: 5000} // of our denies for this packet: its place is the one that counts
 					for _, o := range p.Rules {
-						if k, _ := nsg.Parse(o.Name); k.Kind == enforce.KindDeny && matches(o, x, unknown) && d.Priority < o.Priority && by.Priority < d.Priority {
-							fail("%v: %s steps over %s, which stands before %s", x, by.Name, d.Name, o.Name)
+						if k, _ := nsg.Parse(o.Name); k.Kind == enforce.KindDeny && matches(o, x, unknown) && o.Priority < first.Priority {
+							first = o
 						}
+					}
+					if first.Name != "" && d.Priority < first.Priority && by.Priority < d.Priority {
+						fail("%v: %s steps over %s, which stands before %s", x, by.Name, d.Name, first.Name)
 					}
 				}
 			}
@@ -308,7 +313,9 @@ func check(t *rapid.T, baseline []azure.SecurityRule, in nsg.Input, p nsg.Plan) 
 // P1, P3, P4: whatever others' rules are, and however what is wanted changes.
 func TestPlanAgainstReference(t *testing.T) {
 	if os.Getenv("CURFEW_LONG") != "" {
-		t.Log("long campaign: run with -rapid.checks")
+		if err := flag.Set("rapid.checks", "5000"); err != nil {
+			t.Fatal(err)
+		}
 	}
 	rapid.Check(t, func(t *rapid.T) {
 		used := map[int]bool{}

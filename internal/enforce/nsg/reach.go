@@ -139,11 +139,6 @@ func (x *reach) touches(ports access.Ports, proto access.Protocol) bool {
 
 func (x *reach) reaches(dst netip.Addr) bool { return x.dst.Contains(dst) }
 
-// stops tells whether the rule is a deny that may match traffic of an opening.
-func (x *reach) stops(o *opener) bool {
-	return x.deny && o.meets(x)
-}
-
 // excused tells whether an allow lets in only what exemptions let in anyway, for the family of dst.
 func (x *reach) excused(exempt *netipx.IPSet, dst netip.Addr) bool {
 	if len(x.sources) == 1 && strings.EqualFold(x.sources[0], "AzureLoadBalancer") {
