@@ -78,7 +78,7 @@ func (s *Sim) busyLocked(res *resource) *armError {
 	if res == nil || res.op == nil {
 		return nil
 	}
-	if s.cfg.Concurrency == Supersede && !res.op.remove {
+	if s.cfg.Concurrency == Supersede && res.state != "Deleting" {
 		return nil
 	}
 	return anotherOperation(res.op.name, res.op.id, res.guid())
