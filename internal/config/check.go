@@ -122,9 +122,6 @@ func (k *checker) azure(a Azure) {
 	if a.Audience != "" && a.Cloud != "custom" {
 		k.bad("azure.audience", "is for the custom cloud alone, and azure.cloud is %s", a.Cloud)
 	}
-	if len(a.Subscriptions) == 0 {
-		k.bad("azure.subscriptions", "is missing: name at least one")
-	}
 	seen := map[string]bool{}
 	for i, s := range a.Subscriptions {
 		key := fmt.Sprintf("azure.subscriptions[%d]", i)

@@ -46,7 +46,7 @@ type Azure struct {
 	Authority     string     `yaml:"authority" doc:"Of a custom cloud: URL of what signs in"`
 	CA            string     `yaml:"ca" doc:"File with certificates to trust besides the system's, PEM"`
 	Tenant        string     `yaml:"tenant" doc:"Id of the tenant"`
-	Subscriptions []string   `yaml:"subscriptions" doc:"Ids of the subscriptions to look after. Required"`
+	Subscriptions []string   `yaml:"subscriptions" doc:"Ids of the subscriptions to look after; absent: every one that the identity sees"`
 	Credential    Credential `yaml:"credential"`
 }
 
@@ -86,7 +86,7 @@ func (l Log) SlogLevel() slog.Level {
 	return out
 }
 
-// Default returns the configuration where nothing is set. It is not complete: Installation and Azure.Subscriptions have no default.
+// Default returns the configuration where nothing is set. It is not complete: Installation has no default.
 func Default() Config {
 	return Config{
 		Listen: "127.0.0.1:7447", DataDir: "/var/lib/curfew",

@@ -16,7 +16,6 @@ import (
 	"github.com/curfew-jit/curfew/api"
 	"github.com/curfew-jit/curfew/internal/access"
 	"github.com/curfew-jit/curfew/internal/audit"
-	"github.com/curfew-jit/curfew/internal/clock"
 )
 
 // writeTime is how long a reader of an event stream may stand still before it is given up.
@@ -83,7 +82,7 @@ func (s *Server) stream(ctx context.Context, w http.ResponseWriter, entries <-ch
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Accel-Buffering", "no") // proxies that gather answers would hold events back
 	send := func(text string) bool {
-		_ = rc.SetWriteDeadline(clock.System{}.Now().Add(writeTime))
+		_ = rc.SetWriteDeadline(wall.Now().Add(writeTime))
 		if _, err := io.WriteString(w, text); err != nil {
 			return false
 		}
@@ -94,7 +93,7 @@ func (s *Server) stream(ctx context.Context, w http.ResponseWriter, entries <-ch
 		return
 	}
 	defer rc.SetWriteDeadline(time.Time{}) //nolint:errcheck // the connection may serve other calls
-	beat := s.clock.After(s.opt.Limits.Heartbeat)
+	beat := wall.After(s.opt.Limits.Heartbeat)
 	for {
 		select {
 		case <-ctx.Done():
@@ -106,7 +105,7 @@ func (s *Server) stream(ctx context.Context, w http.ResponseWriter, entries <-ch
 			if !send(": still here\n\n") {
 				return
 			}
-			beat = s.clock.After(s.opt.Limits.Heartbeat)
+			beat = wall.After(s.opt.Limits.Heartbeat)
 		case e, more := <-entries:
 			if !more {
 				return

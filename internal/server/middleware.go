@@ -26,6 +26,9 @@ import (
 // CorrelationHeader tells the caller under which name the log holds the call.
 const CorrelationHeader = "Curfew-Correlation"
 
+// wall is the machine's clock, by which connections live, whatever time it is for grants.
+var wall clock.System
+
 // recorder notes what was answered.
 type recorder struct {
 	http.ResponseWriter
@@ -55,7 +58,7 @@ func (w *recorder) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 // outer surrounds every call: correlation, security headers, metrics, the log line, and what becomes of a panic.
 func (s *Server) outer(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		start := s.clock.Now()
+		start := wall.Now()
 		x := &exchange{correlation: newCorrelation(), path: r.URL.EscapedPath(), route: "none", caller: access.Caller{Address: s.callerAddress(r)}}
 		r = r.WithContext(context.WithValue(r.Context(), exchangeKey{}, x))
 		rec := &recorder{ResponseWriter: w}
@@ -89,7 +92,7 @@ func (s *Server) outer(next http.Handler) http.Handler {
 				}
 			}
 			s.metrics.inFlight.Dec()
-			s.finish(r, rec, x, s.clock.Now().Sub(start))
+			s.finish(r, rec, x, wall.Now().Sub(start))
 			if aborted { // half an answer must not look like a whole one
 				panic(http.ErrAbortHandler)
 			}
@@ -219,7 +222,7 @@ func demoHost(hostport string) bool {
 
 // admit signs the caller in, applies limits and reads the body. It answers itself, and returns nil, where the call ends.
 func (s *Server) admit(w http.ResponseWriter, r *http.Request, x *exchange) *http.Request {
-	now := s.clock.Now()
+	now := wall.Now()
 	from := addressKey(x.caller.Address)
 	refuse := func(reason string, err error, status int) *http.Request {
 		s.metrics.signIns.WithLabelValues(reason).Inc()
@@ -241,7 +244,9 @@ func (s *Server) admit(w http.ResponseWriter, r *http.Request, x *exchange) *htt
 		}
 		return refuse("sign_in", err, 0)
 	}
-	who.Address = x.caller.Address
+	if !who.Address.IsValid() {
+		who.Address = x.caller.Address
+	}
 	x.caller = who
 	if !s.perPerson.allow(strings.ToLower(who.Name), now) {
 		return refuse("rate_person", slow, 0)
@@ -267,7 +272,7 @@ func (s *Server) readBody(w http.ResponseWriter, r *http.Request) ([]byte, int, 
 		return nil, http.StatusRequestEntityTooLarge, tooLarge
 	}
 	rc := http.NewResponseController(w)
-	_ = rc.SetReadDeadline(clock.System{}.Now().Add(s.opt.Limits.BodyTime)) // a connection without deadlines is a test's
+	_ = rc.SetReadDeadline(wall.Now().Add(s.opt.Limits.BodyTime)) // a connection without deadlines is a test's
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, most))
 	if err == nil {
 		_ = rc.SetReadDeadline(time.Time{})

@@ -211,7 +211,7 @@ func TestAsWorksInTheDemoAlone(t *testing.T) {
 	}
 	d := start(t, func(o *server.Options) {
 		o.Demo = map[string][]access.Role{"requester": {access.Requester}, "admin": {access.Admin}}
-		o.MyIP = netip.MustParseAddr("198.51.100.23")
+		o.MyIPs = map[string]netip.Addr{"requester": netip.MustParseAddr("198.51.100.23")}
 	})
 	c, err := client.New(client.Options{Server: d.url, As: "Requester"})
 	if err != nil {
@@ -224,6 +224,9 @@ func TestAsWorksInTheDemoAlone(t *testing.T) {
 	req, err := c.CreateRequest(t.Context(), api.RequestInput{VMs: []string{"web-01"}, Duration: api.Duration(time.Hour)}, "")
 	if err != nil || req.Terms.Source.String() != "198.51.100.23/32" {
 		t.Errorf("my-ip: got %+v, %v", req, err)
+	}
+	if _, body := d.raw("GET", "/v1/whoami", "", "Authorization", "", server.AsHeader, "admin"); !strings.Contains(body, `"address":"127.0.0.1"`) {
+		t.Errorf("an account without an address of its own: %s", body)
 	}
 	res, body = d.raw("GET", "/v1/whoami", "", "Authorization", "", server.AsHeader, "nobody")
 	if p := problemOf(t, res, body); p.Status != 401 || !strings.Contains(p.Hint, "admin, requester") {

@@ -45,14 +45,12 @@ type Options struct {
 	// Demo are the accounts that anybody on this machine may act as, with the header Curfew-As. Nil: this is no demo, and the
 	// header is refused.
 	Demo map[string][]access.Role
-	// MyIP is where calls are said to come from in the demo. It is ignored elsewhere.
-	MyIP netip.Addr
-	// MyIPs are those of single accounts, by name in lower case; they go before MyIP.
+	// MyIPs say, by account in lower case, where the demo's calls seem to come from: all of them come from this machine. Ignored elsewhere.
 	MyIPs map[string]netip.Addr
 	// Registry collects metrics and is what /metrics shows; others register theirs with it too. Nil: one of its own.
 	Registry *prometheus.Registry
 	Log      *slog.Logger // nil: nothing is logged
-	Clock    clock.Clock  // nil: the machine's
+	Clock    clock.Clock  // by which grants are judged; nil: the machine's. Limits and heartbeats follow the machine's in any case
 	Limits   Limits       // zero fields: the defaults
 }
 

@@ -55,7 +55,7 @@ func (s *Server) bearer(token string) (access.Caller, bool) {
 	return access.Caller{Name: p.name, Roles: p.roles}, true
 }
 
-// signIn says who is calling. Its error says what to do about it.
+// signIn says who is calling and, for an account of the demo, from where. Its error says what to do about it.
 func (s *Server) signIn(r *http.Request) (access.Caller, error) {
 	as := r.Header.Values(AsHeader)
 	if len(as) > 0 {
@@ -97,7 +97,7 @@ func (s *Server) demoAccount(r *http.Request, as []string) (access.Caller, error
 	}
 	for name, roles := range s.opt.Demo {
 		if access.SamePerson(name, strings.TrimSpace(as[0])) {
-			return access.Caller{Name: name, Roles: roles}, nil
+			return access.Caller{Name: name, Roles: roles, Address: s.opt.MyIPs[strings.ToLower(name)]}, nil
 		}
 	}
 	return access.Caller{}, access.Errorf(access.CodeUnauthenticated, "the demo has no such account").
@@ -120,14 +120,6 @@ func (s *Server) callerAddress(r *http.Request) netip.Addr {
 	peer, ok := peerAddress(r)
 	if !ok {
 		return netip.Addr{}
-	}
-	if s.opt.Demo != nil && peer.IsLoopback() {
-		if a, ok := s.opt.MyIPs[strings.ToLower(strings.TrimSpace(r.Header.Get(AsHeader)))]; ok {
-			return a
-		}
-	}
-	if s.opt.Demo != nil && s.opt.MyIP.IsValid() && peer.IsLoopback() {
-		return s.opt.MyIP
 	}
 	if !s.trusted(peer) {
 		return peer
