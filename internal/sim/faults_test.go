@@ -237,6 +237,11 @@ func TestFaultStaleRead(t *testing.T) {
 	if got := names(1, nsgID) + names(2, nsgID) + names(1, collection); got != "newoldnew" {
 		t.Errorf("got %q", got)
 	}
+	query := map[string]any{"query": "Resources | project name = properties.securityRules[0].name"}
+	a.fault(sim.Fault{Kind: "stale-read", PathPattern: "resourcegraph", Count: 1, Versions: 2})
+	if old, fresh := a.do(200, "POST", graphPath, query), a.do(200, "POST", graphPath, query); at(old.body, "data", 0, "name") != "old" || at(fresh.body, "data", 0, "name") != "newer" {
+		t.Errorf("got %s, then %s", old.raw, fresh.raw)
+	}
 	a.fault(sim.Fault{Kind: "stale-read", Count: 1, Versions: 3})
 	a.fails(404, "ResourceNotFound", "GET", nsgID, nil)
 	if got := a.rules(); got != "newer" {
