@@ -49,7 +49,7 @@ func oldAddress(oldProps map[string]any, config string) string {
 
 // privateAddressLocked gives the first free address of a subnet, after the four that Azure keeps; one that the NIC had, it keeps.
 func (s *Sim) privateAddressLocked(subnet, had string, v6 bool) string {
-	raw, _, found := lookSubnet(s, subnet)
+	raw, found := s.subnetLocked(subnet)
 	if !found {
 		return ""
 	}
@@ -85,17 +85,17 @@ func (s *Sim) privateAddressLocked(subnet, had string, v6 bool) string {
 	return ""
 }
 
-func lookSubnet(s *Sim, id string) (map[string]any, *resource, bool) {
+func (s *Sim) subnetLocked(id string) (map[string]any, bool) {
 	t, err := parsePath(id)
 	if err != nil {
-		return nil, nil, false
+		return nil, false
 	}
-	raw, owner, found := s.lookLocked(t, view{})
+	raw, _, found := s.lookLocked(t, view{})
 	if !found {
-		return nil, nil, false
+		return nil, false
 	}
 	m, err := decodeObject(raw)
-	return m, owner, err == nil
+	return m, err == nil
 }
 
 // serverFieldsLocked fills in what Azure owns and clients leave out or send back.
