@@ -189,56 +189,59 @@ func (b *Broker) Tick(ctx context.Context) Work {
 	return w
 }
 
-// housekeeping does, at most once a second, what is not urgent: unanswered requests expire, spooled entries are recorded, and the
-// clock's mark is moved.
+// markEvery is how often the clock's mark is stored; between two marks the log's newest entry tells how late it has been.
+const markEvery = time.Minute
+
+// housekeeping does what is not urgent: unanswered requests expire, spooled entries are recorded, and the clock's mark is moved.
+// It touches the store only when one of them is due.
 func (b *Broker) housekeeping(ctx context.Context, now time.Time) {
-	b.time.mu.Lock()
-	ok := now.Sub(b.time.kept) >= time.Second || now.Before(b.time.kept)
-	mark := now.Sub(b.time.marked) >= 10*time.Second || now.Before(b.time.marked)
-	if ok {
-		b.time.kept = now
-	}
-	b.time.mu.Unlock()
-	if !ok {
+	mark, expire := b.time.due(now)
+	drain := b.cfg.Spool != nil && b.cfg.Spool.Len() > 0
+	if !mark && !expire && !drain {
 		return
 	}
-	var expired []access.Request
-	err := b.view(ctx, func(tx Tx) (err error) { expired, err = tx.PendingExpired(now, 100); return err })
-	if err == nil && (len(expired) > 0 || mark) {
-		err = b.update(ctx, func(tx Tx) error {
-			if mark && b.time.held() == "" {
-				if err := tx.SetMeta(metaClock, now.Format(time.RFC3339Nano)); err != nil {
-					return err
-				}
+	err := b.update(ctx, func(tx Tx) error {
+		if mark && b.time.held() == "" {
+			if err := tx.SetMeta(metaClock, now.Format(time.RFC3339Nano)); err != nil {
+				return err
 			}
-			for _, r := range expired {
-				r, err := tx.Request(r.ID)
-				if err != nil {
-					return err
-				}
-				out, _, err := r.Step(access.ExpireEvent{}, now)
-				if access.CodeOf(err) == access.CodeConflict {
-					continue
-				}
-				if err != nil {
-					return err
-				}
-				if err := tx.UpdateRequest(out); err != nil {
-					return err
-				}
-				if _, err := tx.Append(requestEntry(b.entry(system, "request.expire", audit.Done, "", "nobody answered %s of %s in time", out.ID, out.Requester), out)); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
-		if err == nil && mark {
-			b.time.mu.Lock()
-			b.time.marked = now
-			b.time.mu.Unlock()
 		}
+		if !expire {
+			return nil
+		}
+		expired, err := tx.PendingExpired(now, 100)
+		if err != nil {
+			return err
+		}
+		for _, r := range expired {
+			out, _, err := r.Step(access.ExpireEvent{}, now)
+			if access.CodeOf(err) == access.CodeConflict {
+				continue
+			}
+			if err != nil {
+				return err
+			}
+			if err := tx.UpdateRequest(out); err != nil {
+				return err
+			}
+			if _, err := tx.Append(requestEntry(b.entry(system, "request.expire", audit.Done, "", "nobody answered %s of %s in time", out.ID, out.Requester), out)); err != nil {
+				return err
+			}
+		}
+		if len(expired) == 100 {
+			b.time.expireAt(now)
+			return nil
+		}
+		d, err := tx.Due()
+		if err == nil {
+			b.time.expireAt(d.Expiry)
+		}
+		return err
+	})
+	if err == nil {
+		b.time.done(now, mark)
 	}
-	if err == nil && b.cfg.Spool != nil && b.cfg.Spool.Len() > 0 {
+	if err == nil && drain {
 		err = b.cfg.Spool.Drain(func(es []audit.Entry) error {
 			return b.update(ctx, func(tx Tx) error { return audit.RecordSpooled(tx, es) })
 		})

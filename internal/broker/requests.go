@@ -203,6 +203,7 @@ func (b *Broker) CreateRequest(ctx context.Context, c access.Caller, in RequestI
 }
 
 func (b *Broker) insertRequest(ctx context.Context, c access.Caller, r access.Request, idem, hash string) error {
+	defer b.time.expires(r.ExpiresAt) // at worst it is looked at once too often
 	return b.update(ctx, func(tx Tx) error {
 		f := RequestFilter{Requester: r.Requester, States: []access.RequestState{access.Pending}, Page: Page{Limit: 500}}
 		pending, _, err := tx.Requests(f)

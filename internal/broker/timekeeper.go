@@ -15,12 +15,14 @@ const backTolerance = 5 * time.Second
 // grant (P2), so time goes on from the latest instant that was ever seen, and openings wait until the clock has caught up or an
 // admin confirms it. A clock that jumps ahead is believed: it can only close too early.
 type timekeeper struct {
-	clock        clock.Clock
-	mu           sync.Mutex
-	last         time.Time // the clock as read last, with its monotonic part
-	eff          time.Time // the latest instant given out
-	kept, marked time.Time // when housekeeping was done, and the mark stored
-	hold         bool
+	clock       clock.Clock
+	mu          sync.Mutex
+	last        time.Time // the clock as read last, with its monotonic part
+	eff         time.Time // the latest instant given out
+	marked      time.Time // when the mark was stored last
+	expiry      time.Time // when the next request expires unanswered; zero: none is known to
+	expiryKnown bool
+	hold        bool
 }
 
 func newTimekeeper(c clock.Clock, mark time.Time) *timekeeper {
@@ -70,4 +72,37 @@ func (t *timekeeper) accept() {
 	defer t.mu.Unlock()
 	t.last = t.clock.Now()
 	t.eff, t.hold = t.last.Round(0), false
+}
+
+// due tells what housekeeping has to do at now.
+func (t *timekeeper) due(now time.Time) (mark, expire bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	mark = now.Sub(t.marked) >= markEvery || now.Before(t.marked)
+	expire = !t.expiryKnown || !t.expiry.IsZero() && !now.Before(t.expiry)
+	return mark, expire
+}
+
+func (t *timekeeper) done(now time.Time, mark bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if mark {
+		t.marked = now
+	}
+}
+
+// expireAt notes when the next request expires, as the store says.
+func (t *timekeeper) expireAt(at time.Time) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.expiry, t.expiryKnown = at, true
+}
+
+// expires notes a new request.
+func (t *timekeeper) expires(at time.Time) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.expiryKnown && (t.expiry.IsZero() || at.Before(t.expiry)) {
+		t.expiry = at
+	}
 }

@@ -87,6 +87,14 @@ var AnyPolicy = access.Policy{Rules: []access.Rule{{Name: "default"}}}
 // New starts a stack; it stops with the test.
 func New(t testing.TB, o Options) *Stack {
 	t.Helper()
+	s, err := Start(t, o)
+	must(t, err)
+	return s
+}
+
+// Start is New for stacks that may fail to start.
+func Start(t testing.TB, o Options) (_ *Stack, err error) {
+	t.Helper()
 	if o.Clock == nil {
 		o.Clock = clock.System{}
 	}
@@ -97,10 +105,11 @@ func New(t testing.TB, o Options) *Stack {
 		o.Policy = &AnyPolicy
 	}
 	s := &Stack{T: t, Sim: o.Sim, Clock: o.Clock, done: make(chan struct{})}
-	var err error
 	if s.Sim == nil {
-		s.Sim, err = sim.New(sim.Config{Now: o.Clock.Now, Estate: o.Estate, OperationDelay: o.OpDelay})
-		must(t, err)
+		s.Sim, err = sim.New(sim.Config{Estate: o.Estate, OperationDelay: o.OpDelay})
+		if err != nil {
+			return nil, err
+		}
 	}
 	rt := s.Sim.Transport()
 	if o.Transport != nil {
@@ -111,31 +120,52 @@ func New(t testing.TB, o Options) *Stack {
 		log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	}
 	s.Azure, err = NewAzure(rt, o.Clock, log)
-	must(t, err)
+	if err != nil {
+		return nil, err
+	}
 	path, spool := sqlite.Memory, ""
 	if o.Dir != "" {
 		path, spool = filepath.Join(o.Dir, "curfew.db"), filepath.Join(o.Dir, "curfew.spool")
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	s.stop = cancel
+	defer func() {
+		if err != nil {
+			cancel()
+			if s.Spool != nil {
+				_ = s.Spool.Close()
+			}
+			if s.Store != nil {
+				_ = s.Store.Close()
+			}
+		}
+	}()
 	s.Store, err = sqlite.Open(ctx, sqlite.Options{Path: path, Clock: o.Clock, Hooks: o.StoreHooks, Log: log})
-	must(t, err)
+	if err != nil {
+		return nil, err
+	}
 	if spool != "" {
 		s.Spool, err = audit.OpenSpool(spool)
 	} else {
 		s.Spool, err = audit.OpenSpool(filepath.Join(t.TempDir(), "spool"))
 	}
-	must(t, err)
+	if err != nil {
+		return nil, err
+	}
 	s.Inventory = inventory.NewLive(s.Azure, o.Clock, nil, 5*time.Minute)
 	s.Backend, err = nsg.New(nsg.Config{Client: s.Azure, Installation: Installation, Clock: o.Clock, Log: log})
-	must(t, err)
+	if err != nil {
+		return nil, err
+	}
 	why, _ := s.Store.Restored()
 	s.Broker, err = broker.New(ctx, broker.Config{Installation: Installation, Store: s.Store, Spool: s.Spool, Clock: o.Clock, Inventory: s.Inventory, Backend: s.Backend,
 		Policy: func() access.Policy { return *o.Policy }, Restored: why, AcceptStore: s.Store.AcceptHead, Log: log,
 		People: func() []access.Caller {
 			return []access.Caller{Requester, Requester2, Approver, Approver2, Both, Admin, Auditor}
 		}})
-	must(t, err)
+	if err != nil {
+		return nil, err
+	}
 	s.Reconciler = reconcile.New(reconcile.Config{Installation: Installation, Broker: s.Broker, Backend: s.Backend, Inventory: s.Inventory, Clock: o.Clock,
 		SweepEvery: o.SweepEvery, Log: log, OnSend: o.OnSend, Subscriptions: func(ctx context.Context) ([]string, error) {
 			subs, err := s.Azure.Subscriptions(ctx)
@@ -155,7 +185,7 @@ func New(t testing.TB, o Options) *Stack {
 		}()
 	}
 	t.Cleanup(s.Stop)
-	return s
+	return s, nil
 }
 
 // NewAzure returns a client of the simulator behind a transport.
