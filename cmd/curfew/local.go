@@ -3,9 +3,13 @@ package main
 import (
 	"context"
 
+	"github.com/curfew-jit/curfew/internal/access"
+	"github.com/curfew-jit/curfew/internal/app"
 	"github.com/curfew-jit/curfew/internal/audit"
 	"github.com/curfew-jit/curfew/internal/cli"
+	"github.com/curfew-jit/curfew/internal/config"
 	"github.com/curfew-jit/curfew/internal/demo"
+	"github.com/curfew-jit/curfew/internal/enforce/nsg"
 	"github.com/curfew-jit/curfew/internal/store/sqlite"
 )
 
@@ -16,18 +20,73 @@ func local(e cli.Env) cli.Local {
 			return demo.Run(ctx, demo.Options{Listen: o.Listen, AzureListen: o.AzureListen, Dir: o.Dir, JSON: o.JSON, Program: e.Program,
 				Version: e.Version, Out: e.Stdout, Err: e.Stderr, Clock: e.Clock})
 		},
-		VerifyDB: func(ctx context.Context, database string, older []audit.Checkpoint) (v cli.VerifyResult, err error) {
-			log, err := sqlite.OpenLog(ctx, database)
-			if err != nil {
-				return v, err
-			}
-			defer log.Close()
-			now, cerr := log.Checkpoint()
-			rep, err := log.Verify(ctx, older...)
-			if err == nil {
-				err = cerr
-			}
-			return cli.Verified(database, now, rep, err)
+		Sim: func(ctx context.Context, o cli.SimOptions) error {
+			return demo.RunSim(ctx, demo.SimOptions{Listen: o.Listen, Dir: o.Dir, Estate: o.Estate, JSON: o.JSON, Program: e.Program,
+				Out: e.Stdout, Err: e.Stderr, Clock: e.Clock})
 		},
+		Serve: func(ctx context.Context, o cli.ServeOptions) error {
+			s := config.Sources{File: o.Config, Getenv: e.Getenv}
+			if o.Listen != "" {
+				s.Flags = map[string]string{"listen": o.Listen}
+			}
+			c, err := config.Load(s)
+			if err != nil {
+				return err
+			}
+			return app.Serve(ctx, c, e.Version, e.Clock, e.Stderr)
+		},
+		Sweep:    func(ctx context.Context, o cli.SweepOptions) (cli.SweepResult, error) { return sweep(ctx, e, o) },
+		VerifyDB: verifyDB,
 	}
+}
+
+func sweep(ctx context.Context, e cli.Env, o cli.SweepOptions) (cli.SweepResult, error) {
+	r := cli.SweepResult{DryRun: o.DryRun, Removed: []cli.SweptRule{}, Kept: []cli.SweptRule{}, Failed: []string{}}
+	c := config.Default()
+	if o.Config != "" {
+		var err error
+		if c, err = config.Load(config.Sources{File: o.Config, Getenv: e.Getenv}); err != nil {
+			return r, err
+		}
+	}
+	if o.Installation == "" {
+		o.Installation = c.Installation
+	}
+	if err := nsg.CheckInstallation(o.Installation); err != nil {
+		return r, access.Errorf(access.CodeInvalid, "%v", err)
+	}
+	if len(o.Subscriptions) == 0 {
+		o.Subscriptions = c.Azure.Subscriptions
+	}
+	az, err := app.AzureClient(c.Azure, e.Clock, app.Logger(config.Log{Level: "error"}, e.Stderr))
+	if err != nil {
+		return r, err
+	}
+	found, places, failed, err := app.Sweep(ctx, az, o.Installation, o.Subscriptions, e.Clock, o.DryRun)
+	r.Places, r.Failed = places, append(r.Failed, failed...)
+	for _, f := range found {
+		s := cli.SweptRule{NSG: f.NSG, Rule: f.Rule, Ends: f.End}
+		switch {
+		case f.Failed != "":
+		case f.Over:
+			r.Removed = append(r.Removed, s)
+		default:
+			r.Kept = append(r.Kept, s)
+		}
+	}
+	return r, err
+}
+
+func verifyDB(ctx context.Context, database string, older []audit.Checkpoint) (v cli.VerifyResult, err error) {
+	log, err := sqlite.OpenLog(ctx, database)
+	if err != nil {
+		return v, err
+	}
+	defer log.Close()
+	now, cerr := log.Checkpoint()
+	rep, err := log.Verify(ctx, older...)
+	if err == nil {
+		err = cerr
+	}
+	return cli.Verified(database, now, rep, err)
 }

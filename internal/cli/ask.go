@@ -182,6 +182,9 @@ const notReadyLimit = 30 * time.Second
 // follow waits until the request is decided and what it asked for is open and verified, and says what changes, once each. A request
 // with a start in the future is followed to its decision. The request outlives whatever ends the waiting.
 func (c *cli) follow(ctx context.Context, cl *client.Client, r api.Request, deadline time.Time) (api.Request, []api.Grant, error) {
+	if deadline.IsZero() && !r.ExpiresAt.IsZero() {
+		deadline = r.ExpiresAt.Add(access.ActivationLimit) // also where the server is gone for good
+	}
 	w := &waiter{cli: c, ctx: ctx, deadline: deadline, what: "request " + r.ID, see: "curfew request show " + r.ID, cancel: "curfew request cancel " + r.ID}
 	for {
 		switch r.State {

@@ -105,7 +105,7 @@ type SweepOptions struct {
 // SweepResult is what a sweep without a database found and did.
 type SweepResult struct {
 	DryRun  bool        `json:"dry_run"`
-	Places  int         `json:"places"`
+	Places  int         `json:"places"`  // NSGs that hold rules of Curfew's
 	Removed []SweptRule `json:"removed"` // in a dry run: would be
 	Kept    []SweptRule `json:"kept"`    // ours and not past their end
 	Failed  []string    `json:"failed"`
@@ -163,7 +163,7 @@ func (c *cli) sweepText(r SweepResult) string {
 		verb = "would remove"
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "read %s, %s %s, kept %s\n", count(r.Places, "NSG"), verb, count(len(r.Removed), "rule"), count(len(r.Kept), "rule"))
+	fmt.Fprintf(&b, "rules of ours stand in %s: %s %s, kept %s\n", count(r.Places, "NSG"), verb, count(len(r.Removed), "opening"), count(len(r.Kept), "opening"))
 	t := newTable("", "NSG", "RULE", "END")
 	for _, s := range r.Removed {
 		t.row(verb, shortID(s.NSG), s.Rule, until(s.Ends, c.now(), c.Location))

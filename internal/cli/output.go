@@ -166,7 +166,7 @@ func (c *cli) fail(ctx context.Context, err error) {
 			return
 		}
 	}
-	fmt.Fprintf(c.Stderr, "error: %s\n", safe(body.Message))
+	fmt.Fprintf(c.Stderr, "error: %s\n", strings.ReplaceAll(safeLines(body.Message), "\n", "\n       "))
 	if body.Hint != "" {
 		fmt.Fprintf(c.Stderr, "hint: %s\n", strings.ReplaceAll(safeLines(body.Hint), "\n", "\n      "))
 	}

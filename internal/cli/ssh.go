@@ -19,7 +19,7 @@ import (
 )
 
 // leastLeft is how much time a live grant must have left to be used again.
-const leastLeft = 5 * time.Minute
+const leastLeft = time.Minute
 
 // wanted is what ensure and ssh need to be open.
 type wanted struct {
@@ -156,7 +156,7 @@ func (c *cli) ensureCmd() *cobra.Command {
 	var o askOptions
 	cmd := &cobra.Command{
 		Use: "ensure VM", Short: "Reuse a live grant of yours, or ask for one and wait",
-		Long:    "Ends with 0 when a grant of yours is open and verified, with at least 5m left. Running it twice makes one grant.",
+		Long:    "Ends with 0 when a grant of yours is open and verified, with at least 1m left. Running it twice makes one grant.",
 		Example: `curfew ensure web-01 --for 1h --reason INC-4711`,
 		Args:    need(1, 1, "one VM"), ValidArgsFunction: c.completeVMs(false),
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -55,7 +55,7 @@ type simulated struct {
 
 // startAzure listens with HTTPS. The estate is read from dir, where a simulator kept it before, or else is the given one; each change is
 // in the file before the caller hears of it, so that a process that was killed goes on where it was.
-func startAzure(ctx context.Context, listen, dir string, estate []byte, clk clock.Clock, log *slog.Logger) (_ *simulated, err error) {
+func startAzure(ctx context.Context, listen, option, dir string, estate []byte, clk clock.Clock, log *slog.Logger) (_ *simulated, err error) {
 	file := filepath.Join(dir, estateFile)
 	kept, err := os.ReadFile(file)
 	if err == nil {
@@ -67,7 +67,7 @@ func startAzure(ctx context.Context, listen, dir string, estate []byte, clk cloc
 	if err != nil {
 		return nil, access.Errorf(access.CodeInvalid, "the estate in %s is not understood: %v", file, err).WithHint("remove the directory to begin anew")
 	}
-	l, err := loopback(ctx, listen, "azure-listen")
+	l, err := loopback(ctx, listen, option)
 	if err != nil {
 		return nil, err
 	}

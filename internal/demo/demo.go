@@ -96,7 +96,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	if err != nil {
 		return err
 	}
-	az, err := startAzure(ctx, o.AzureListen, dir, first, o.Clock, o.Log)
+	az, err := startAzure(ctx, o.AzureListen, "azure-listen", dir, first, o.Clock, o.Log)
 	if err != nil {
 		return err
 	}

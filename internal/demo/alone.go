@@ -1,0 +1,133 @@
+package demo
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"go.yaml.in/yaml/v4"
+
+	"github.com/curfew-jit/curfew/internal/access"
+	"github.com/curfew-jit/curfew/internal/clock"
+	"github.com/curfew-jit/curfew/internal/sim"
+)
+
+// SimOptions of RunSim.
+type SimOptions struct {
+	Listen   string
+	Dir      string // "": nothing is kept
+	Estate   string // file; "": the demo's
+	JSON     bool
+	Program  string
+	Out, Err io.Writer
+	Clock    clock.Clock
+}
+
+// RunSim serves the simulated Azure alone until ctx ends, which is no error.
+func RunSim(ctx context.Context, o SimOptions) (err error) {
+	log := slog.New(slog.NewTextHandler(o.Err, &slog.HandlerOptions{Level: slog.LevelError}))
+	dir, remove, err := directory(o.Dir)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, remove()) }()
+	unlock, err := lock(dir)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	first, err := estate(o.Estate)
+	if err != nil {
+		return err
+	}
+	az, err := startAzure(ctx, o.Listen, "listen", dir, first, o.Clock, log)
+	if err != nil {
+		return err
+	}
+	defer az.close()
+	conf, err := writeServe(dir, az)
+	if err != nil {
+		return access.Errorf(access.CodeUnavailable, "the configuration for a server could not be written: %v", err)
+	}
+	if o.JSON {
+		b, err := json.Marshal(map[string]string{"azure": az.URL, "ca": az.CA, "dir": dir, "config": conf, "tenant": sim.TenantID, "client_id": sim.ClientID, "client_secret": sim.ClientSecret})
+		if err != nil {
+			return err
+		}
+		if _, err := o.Out.Write(append(b, '\n')); err != nil {
+			return err
+		}
+	} else {
+		run, at := o.Program, quoteDir(dir)
+		fmt.Fprintf(o.Out, `A simulated Azure. This is NOT for production: its credentials are public.
+
+  azure    %s  (GET /_sim/ describes faults, time and the outside hand)
+  ca       %s
+  tenant   %s
+  client   %s, secret %s
+
+A server against it, in another terminal; kill it and start it again as you like:
+
+  %s serve --config %s/serve.yaml
+  %s --token-file %s/tokens/admin vm list
+  %s --token-file %s/tokens/requester request create web-01 --from 203.0.113.9 --reason INC-4711
+`, az.URL, az.CA, sim.TenantID, sim.ClientID, sim.ClientSecret, run, at, run, at, run, at)
+	}
+	<-ctx.Done()
+	return nil
+}
+
+// writeServe writes a configuration for a server against the simulator, with a token for each account. Tokens that are there stay.
+func writeServe(dir string, az *simulated) (string, error) {
+	type person struct {
+		Name  string        `yaml:"name"`
+		Roles []access.Role `yaml:"roles"`
+		Hash  string        `yaml:"token_sha256"`
+	}
+	var people []person
+	tokens := filepath.Join(dir, "tokens")
+	if err := os.MkdirAll(tokens, 0o700); err != nil {
+		return "", err
+	}
+	for _, a := range Accounts() {
+		if len(a.Roles) == 0 { // a configuration has nobody who may do nothing
+			continue
+		}
+		file := filepath.Join(tokens, a.Name)
+		b, err := os.ReadFile(file)
+		if errors.Is(err, fs.ErrNotExist) {
+			b = []byte(rand.Text() + "\n")
+			err = writeFile(file, b, 0o600)
+		}
+		if err != nil {
+			return "", err
+		}
+		sum := sha256.Sum256([]byte(strings.TrimSpace(string(b))))
+		people = append(people, person{a.Name, a.Roles, hex.EncodeToString(sum[:])})
+	}
+	secret := filepath.Join(dir, "client-secret")
+	if err := writeFile(secret, []byte(sim.ClientSecret+"\n"), 0o600); err != nil {
+		return "", err
+	}
+	b, err := yaml.Marshal(map[string]any{
+		"installation": Installation, "data_dir": filepath.Join(dir, "data"),
+		"azure": map[string]any{"cloud": "custom", "endpoint": az.URL, "audience": "https://management.azure.com/", "authority": az.URL, "ca": az.CA, "tenant": sim.TenantID,
+			"credential": map[string]any{"kind": "client-secret", "client_id": sim.ClientID, "client_secret_file": secret}},
+		"people": people, "policy": Policy(),
+	})
+	if err != nil {
+		return "", err
+	}
+	file := filepath.Join(dir, "serve.yaml")
+	return file, writeFile(file, append([]byte("# A server against the simulated Azure; written anew each time that the simulator starts.\n"), b...), 0o600)
+}
