@@ -19,11 +19,12 @@ import (
 // The same API over the real broker, store and reconciler on the simulator: nothing on the way between client and broker loses
 // or changes what the one says to the other. P5, P6 and P7 as a caller of the API sees them.
 func TestTheWholeOverTheRealBroker(t *testing.T) {
-	ctx, cancel := context.WithCancel(t.Context())
+	dir := t.TempDir() // before the clean-up below, so that it is removed after it
+	ctx, cancel := context.WithCancel(context.Background())
 	out, in := io.Pipe()
 	ended := make(chan error, 1)
 	go func() {
-		err := demo.Run(ctx, demo.Options{Listen: "127.0.0.1:0", AzureListen: "127.0.0.1:0", Dir: t.TempDir(), JSON: true, Program: "curfew",
+		err := demo.Run(ctx, demo.Options{Listen: "127.0.0.1:0", AzureListen: "127.0.0.1:0", Dir: dir, JSON: true, Program: "curfew",
 			Version: "test", Out: in, Err: io.Discard, Clock: clock.System{}})
 		in.Close()
 		ended <- err
