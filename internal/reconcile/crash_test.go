@@ -95,12 +95,9 @@ func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { retur
 // P1, P2, P3, P4, P5, P7, P9: the server dies at every point where it is about to write to Azure or to the store, and just after, on
 // protecting, opening, extending, closing, and when time is over; another is started on what it left.
 func TestKilledAtEveryWrite(t *testing.T) {
-	step := 3
-	if os.Getenv("CURFEW_LONG") != "" || testing.Short() {
+	step := 9
+	if os.Getenv("CURFEW_LONG") != "" {
 		step = 1
-	}
-	if testing.Short() {
-		step = 11
 	}
 	for n := 1; ; n += step {
 		reached, point := false, ""
@@ -176,7 +173,7 @@ func tell(s *bt.Stack, k *killer) (told []access.GrantID) {
 			if err == nil && ok(g) && !k.isDead() {
 				return true
 			}
-			time.Sleep(100 * time.Millisecond)
+			s.Sleep(100 * time.Millisecond)
 		}
 		return false
 	}
@@ -222,13 +219,13 @@ func check(t *testing.T, s *bt.Stack, told []access.GrantID) {
 	t.Helper()
 	ctx := t.Context()
 	group := s.Machine("web-01").NSGs()[0]
-	time.Sleep(40 * time.Second) // a restart and one sweep
+	s.Sleep(40 * time.Second) // a restart and one sweep
 	live := map[string]access.Grant{}
 	all, _, err := s.Broker.Grants(ctx, bt.Auditor, broker.GrantFilter{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	now := time.Now()
+	now := s.Clock.Now()
 	for _, g := range all {
 		if g.Wanted(now) {
 			live[strings.TrimPrefix(string(g.ID), "g-")] = g
@@ -256,7 +253,7 @@ func check(t *testing.T, s *bt.Stack, told []access.GrantID) {
 		}
 	}
 	// P4: whatever was said to be protected is.
-	time.Sleep(2 * time.Minute)
+	s.Sleep(2 * time.Minute)
 	for _, p := range s.Broker.Protections() {
 		if p.State != access.ProtectionOn {
 			t.Errorf("P4: %s is %s after two minutes: %s", p.VM.Name, p.State, p.Why)
@@ -270,7 +267,7 @@ func check(t *testing.T, s *bt.Stack, told []access.GrantID) {
 		}
 	}
 	// Each end comes, and nothing is left.
-	time.Sleep(35 * time.Minute)
+	s.Sleep(35 * time.Minute)
 	if n := s.Allows(group); len(n) != 0 {
 		t.Errorf("P2: after all ends there is %v", n)
 	}

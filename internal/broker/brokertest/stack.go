@@ -42,6 +42,7 @@ type Options struct {
 	SweepEvery time.Duration
 	OnSend     func(place string, opening bool)
 	Transport  func(http.RoundTripper) http.RoundTripper // wraps the way to Azure
+	Remote     http.RoundTripper                         // the way to an Azure in another process, instead of Sim
 	StoreHooks sqlite.Hooks
 	OpDelay    time.Duration
 	NoStart    bool // the reconciler is not run
@@ -105,13 +106,16 @@ func Start(t testing.TB, o Options) (_ *Stack, err error) {
 		o.Policy = &AnyPolicy
 	}
 	s := &Stack{T: t, Sim: o.Sim, Clock: o.Clock, done: make(chan struct{})}
-	if s.Sim == nil {
+	if s.Sim == nil && o.Remote == nil {
 		s.Sim, err = sim.New(sim.Config{Estate: o.Estate, OperationDelay: o.OpDelay})
 		if err != nil {
 			return nil, err
 		}
 	}
-	rt := s.Sim.Transport()
+	rt := o.Remote
+	if rt == nil {
+		rt = s.Sim.Transport()
+	}
 	if o.Transport != nil {
 		rt = o.Transport(rt)
 	}
@@ -270,6 +274,9 @@ func (s *Stack) WaitGrant(id access.GrantID, ok func(access.Grant) bool) access.
 // Rules returns the names of our rules in a group of the simulated Azure, with their whole bodies.
 func (s *Stack) Rules(nsgID string) map[string]Rule {
 	s.T.Helper()
+	if s.Sim == nil {
+		return s.remoteRules(nsgID)
+	}
 	body, ok := s.Sim.Get(nsgID)
 	if !ok {
 		return nil
@@ -286,6 +293,20 @@ func (s *Stack) Rules(nsgID string) map[string]Rule {
 	}
 	return out
 }
+
+func (s *Stack) remoteRules(nsgID string) map[string]Rule {
+	s.T.Helper()
+	n, err := s.Azure.NSG(context.Background(), nsgID)
+	must(s.T, err)
+	out := map[string]Rule{}
+	for _, r := range n.Rules {
+		out[r.Name] = Rule{Name: r.Name}
+	}
+	return out
+}
+
+// Sleep waits on the stack's clock.
+func (s *Stack) Sleep(d time.Duration) { <-s.Clock.After(d) }
 
 // Rule is a rule as the simulator holds it.
 type Rule struct {
