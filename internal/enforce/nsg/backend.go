@@ -274,6 +274,7 @@ func (r *run) write(ctx context.Context, n azure.NSG, in Input, p Plan) (azure.N
 	if len(standing(in, n.Rules).Stray) > 0 { // P9
 		ctx = azure.WithPriority(ctx, azure.Closing)
 	}
+	r.res.Clean = false // not known until it is read again
 	start := r.b.clock.Now()
 	after, err := r.b.c.Client.PutNSG(ctx, n.WithRules(p.Rules), guard)
 	if r.b.c.OnWrite != nil {
