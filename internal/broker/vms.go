@@ -246,7 +246,11 @@ func connectLine(p inventory.PublicAddr, port access.Ports) string {
 	case p.Via == "nic":
 		return netip.AddrPortFrom(p.Addr, port.First).String()
 	case p.BackendPort == port.First && p.FrontendPort != 0:
-		return netip.AddrPortFrom(p.Addr, p.FrontendPort).String()
+		line := netip.AddrPortFrom(p.Addr, p.FrontendPort).String()
+		if p.FrontendPort != p.BackendPort {
+			line += fmt.Sprintf(" → %d", p.BackendPort)
+		}
+		return line
 	}
 	return ""
 }
