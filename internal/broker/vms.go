@@ -182,7 +182,13 @@ func (b *Broker) VM(ctx context.Context, c access.Caller, ref string) (VMInfo, e
 
 func (b *Broker) info(s *inventory.Snapshot, m inventory.Machine, grants []access.Grant) VMInfo {
 	v := VMInfo{VM: vmOf(m), Group: m.Group, Subscription: m.Subscription, Location: m.Location, OS: m.OS, Tags: m.Tags, NSGs: m.NSGs(), Grants: grants, ReadAt: s.Taken}
-	port := DefaultPorts(m.OS)
+	prot, have := b.index.protection(m.ID)
+	ways := []access.Ports{DefaultPorts(m.OS)}
+	for _, q := range prot.Ports {
+		if !slices.Contains(ways, q.Ports) {
+			ways = append(ways, q.Ports)
+		}
+	}
 	for _, e := range m.Endpoints {
 		for _, a := range e.Addrs {
 			if !slices.Contains(v.PrivateIPs, a) {
@@ -193,12 +199,13 @@ func (b *Broker) info(s *inventory.Snapshot, m inventory.Machine, grants []acces
 			if !slices.Contains(v.PublicIPs, p.Addr) {
 				v.PublicIPs = append(v.PublicIPs, p.Addr)
 			}
-			if line := connectLine(p, port); line != "" && !slices.Contains(v.Connect, line) {
-				v.Connect = append(v.Connect, line)
+			for _, port := range ways {
+				if line := connectLine(p, port); line != "" && !slices.Contains(v.Connect, line) {
+					v.Connect = append(v.Connect, line)
+				}
 			}
 		}
 	}
-	prot, have := b.index.protection(m.ID)
 	ports := []access.ProtectedPort{}
 	if have {
 		v.Protection = &prot
