@@ -176,7 +176,7 @@ func planError(p api.ProtectPlan, off bool) error {
 	for _, v := range p.VMs {
 		if v.Error != "" {
 			e := access.Errorf(access.CodeUnprotectable, "%s: %s", v.VM.Name, v.Error)
-			e.Hint = v.Hint
+			e.Hint = consentHint(v.Hint, v.VM.Name)
 			return e
 		}
 	}
@@ -185,10 +185,18 @@ func planError(p api.ProtectPlan, off bool) error {
 	}
 	for _, t := range p.Problems {
 		e := access.Errorf(access.CodeUnprotectable, "%s: %s", shortID(t.Place), t.Message)
-		e.Hint = t.Hint
+		e.Hint = consentHint(t.Hint, strings.Join(vmNames(p), " "))
 		return e
 	}
 	return nil
+}
+
+// consentHint makes a whole command of a hint that is only the option to add.
+func consentHint(hint, vm string) string {
+	if strings.HasPrefix(hint, "--") {
+		return "consent to it with: curfew protect " + vm + " " + hint
+	}
+	return hint
 }
 
 func protectedText(p api.ProtectPlan) string {

@@ -165,10 +165,19 @@ func (c *cli) requestText(r api.Request, gs []api.Grant) string {
 }
 
 func (c *cli) requestShowCmd() *cobra.Command {
-	return &cobra.Command{
-		Use: "show ID", Short: "Show one request, its reviews and its grants", Args: need(1, 1, "the id of a request"),
+	var wait bool
+	var o askOptions
+	cmd := &cobra.Command{
+		Use: "show ID", Short: "Show one request, its reviews and its grants; or wait for it", Args: need(1, 1, "the id of a request"),
 		ValidArgsFunction: c.completeRequests(),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if o.timeout != "" && !wait {
+				return badInput("timeout", "--timeout belongs to --wait")
+			}
+			deadline, err := o.deadline(c.now())
+			if err != nil {
+				return err
+			}
 			cl, err := c.client()
 			if err != nil {
 				return err
@@ -178,7 +187,11 @@ func (c *cli) requestShowCmd() *cobra.Command {
 				return err
 			}
 			var gs []api.Grant
-			if c.output == "table" {
+			if wait {
+				if r, gs, err = c.follow(cmd.Context(), cl, r, deadline); err != nil {
+					return err
+				}
+			} else if c.output == "table" {
 				if gs, err = c.grantsOf(cmd.Context(), cl, r); err != nil {
 					return err
 				}
@@ -186,6 +199,9 @@ func (c *cli) requestShowCmd() *cobra.Command {
 			return c.show(r, func() string { return c.requestText(r, gs) })
 		},
 	}
+	cmd.Flags().BoolVar(&wait, "wait", false, "wait for the decision and the opening, as request create does")
+	cmd.Flags().StringVar(&o.timeout, "timeout", "", "`DURATION` to wait (default: until the request expires)")
+	return cmd
 }
 
 func (c *cli) requestCancelCmd() *cobra.Command {

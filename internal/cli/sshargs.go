@@ -74,9 +74,9 @@ func connectTo(g api.Grant, vm api.VM, port uint16) (string, uint16, error) {
 			}
 		}
 	}
-	for _, a := range vm.PublicIPs {
-		if a.Unmap().Is4() == g.Source.Addr().Is4() {
-			return a.Unmap().String(), port, nil
+	for _, s := range vm.Connect { // an address of the machine's own, which leads to each of its ports
+		if at, back, ok := parseConnect(s); ok && back == at.Port() && !strings.Contains(s, "→") && at.Addr().Is4() == g.Source.Addr().Is4() {
+			return at.Addr().String(), port, nil
 		}
 	}
 	e := access.Errorf(access.CodeConflict, "%s has no address that %s can connect to: no public one, and no load balancer's port for %d", vm.Name, source(g.Source), port)

@@ -71,7 +71,11 @@ func TestConnectTo(t *testing.T) {
 	if h, p, err := connectTo(from("10.1.0.9/32"), vm, 22); err != nil || h != "10.0.0.4" || p != 22 {
 		t.Errorf("from inside: got %s:%d, %v", h, p, err)
 	}
-	if _, _, err := connectTo(from("203.0.113.9/32"), vm, 5985); access.CodeOf(err) != access.CodeConflict {
+	if h, p, err := connectTo(from("203.0.113.9/32"), vm, 2222); err != nil || h != "203.0.113.5" || p != 2222 {
+		t.Errorf("another port of a public address: got %s:%d, %v", h, p, err)
+	}
+	vm.Connect = vm.Connect[:1]
+	if _, _, err := connectTo(from("203.0.113.9/32"), vm, 2222); access.CodeOf(err) != access.CodeConflict {
 		t.Errorf("no way: got %v", err)
 	}
 	vm.Connect = []string{"-oProxyCommand=x:22", "evil.example.com:22", "[fe80::1%eth0]:22"}

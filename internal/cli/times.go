@@ -125,5 +125,5 @@ func ago(t, now time.Time) string {
 	if d := now.Sub(t); d >= time.Second {
 		return span(d) + " ago"
 	}
-	return "now"
+	return "just now"
 }
