@@ -3,6 +3,7 @@
 package audit
 
 import (
+	"context"
 	"encoding/json"
 	"time"
 )
@@ -36,3 +37,16 @@ type Entry struct {
 
 // Record returns the bytes that are hashed and stored: JSON with a fixed order of fields and sorted detail.
 func (e Entry) Record() ([]byte, error) { return json.Marshal(e) }
+
+type correlationKey struct{}
+
+// WithCorrelation returns a context whose entries carry an id that also stands in the server's log and in its answer.
+func WithCorrelation(ctx context.Context, id string) context.Context {
+	return context.WithValue(ctx, correlationKey{}, id)
+}
+
+// Correlation returns the id that WithCorrelation put there, or "".
+func Correlation(ctx context.Context) string {
+	id, _ := ctx.Value(correlationKey{}).(string)
+	return id
+}

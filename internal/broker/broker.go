@@ -229,12 +229,31 @@ func (b *Broker) heldError() *access.Error {
 func (b *Broker) update(ctx context.Context, fn func(Tx) error) error {
 	// What was begun is finished even if the caller goes away: half of a decision is worse than a late answer.
 	ctx = context.WithoutCancel(ctx)
-	err := b.cfg.Store.Update(ctx, fn)
+	id := audit.Correlation(ctx)
+	err := b.cfg.Store.Update(ctx, func(tx Tx) error {
+		if id != "" {
+			tx = correlated{tx, id}
+		}
+		return fn(tx)
+	})
 	b.noteStore(err)
 	if err == nil {
 		b.hub.notify()
 	}
 	return err
+}
+
+// correlated marks the entries of one call.
+type correlated struct {
+	Tx
+	id string
+}
+
+func (c correlated) Append(e audit.Entry) (audit.Entry, error) {
+	if e.Correlation == "" {
+		e.Correlation = c.id
+	}
+	return c.Tx.Append(e)
 }
 
 func (b *Broker) view(ctx context.Context, fn func(Tx) error) error {

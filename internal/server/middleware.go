@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/curfew-jit/curfew/internal/access"
+	"github.com/curfew-jit/curfew/internal/audit"
 	"github.com/curfew-jit/curfew/internal/clock"
 )
 
@@ -60,7 +61,7 @@ func (s *Server) outer(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		start := wall.Now()
 		x := &exchange{correlation: newCorrelation(), path: r.URL.EscapedPath(), route: "none", caller: access.Caller{Address: s.callerAddress(r)}}
-		r = r.WithContext(context.WithValue(r.Context(), exchangeKey{}, x))
+		r = r.WithContext(audit.WithCorrelation(context.WithValue(r.Context(), exchangeKey{}, x), x.correlation))
 		rec := &recorder{ResponseWriter: w}
 		h := w.Header()
 		h.Set(CorrelationHeader, x.correlation)
