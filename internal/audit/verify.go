@@ -88,6 +88,9 @@ func Verify(ctx context.Context, r Reader, now Checkpoint, older ...Checkpoint) 
 		if err != nil {
 			return err
 		}
+		if s.Index >= now.Size {
+			return &TamperError{Index: s.Index, Why: fmt.Sprintf("it was put in: the log claims to have %d entries", now.Size)}
+		}
 		hashes := tree.add(s.Record)
 		if s.Hashes != nil && !slices.Equal(s.Hashes, hashes) {
 			return &TamperError{Index: s.Index, Why: "its record does not have the hash that was stored with it"}
@@ -110,8 +113,6 @@ func Verify(ctx context.Context, r Reader, now Checkpoint, older ...Checkpoint) 
 	switch {
 	case tree.size < now.Size:
 		return rep, &TamperError{Index: tree.size, Why: fmt.Sprintf("the log ends before it, and claims to have %d entries", now.Size)}
-	case tree.size > now.Size:
-		return rep, &TamperError{Index: now.Size, Why: fmt.Sprintf("it was put in: the log claims to have %d entries", now.Size)}
 	case rep.Root != now.Root:
 		return rep, &TamperError{Index: -1, Why: "the root that it claims is not that of its records"}
 	}

@@ -22,22 +22,30 @@ import (
 // backup: it may say that access is granted which was revoked since. The head is written after commits are durable, at most every
 // HeadEvery and at Close, so that it is never ahead of its own database, whatever crashes; being behind means nothing.
 //
-// Its text is the checkpoint of the log (C2SP tlog-checkpoint) with two extension lines: the epoch, and the number of commits.
+// Its text is the checkpoint of the log (C2SP tlog-checkpoint) with extension lines: the epoch, the number of commits, and, from when
+// that is found until somebody accepts it, why the database is taken for a restored one. That must not depend on comparing again:
+// closing goes on meanwhile, and takes the database past what the head remembers.
 
 // headState is what a head file says.
 type headState struct {
 	checkpoint audit.Checkpoint
 	epoch      string
 	commits    int64
+	restored   string // one line; "" if the database is the right one
 }
 
 const (
-	epochLine   = "curfew-epoch "
-	commitsLine = "curfew-commits "
+	epochLine    = "curfew-epoch "
+	commitsLine  = "curfew-commits "
+	restoredLine = "curfew-restored "
 )
 
 func (h headState) text() string {
-	return h.checkpoint.String() + epochLine + h.epoch + "\n" + commitsLine + strconv.FormatInt(h.commits, 10) + "\n"
+	text := h.checkpoint.String() + epochLine + h.epoch + "\n" + commitsLine + strconv.FormatInt(h.commits, 10) + "\n"
+	if h.restored != "" {
+		text += restoredLine + strings.ReplaceAll(h.restored, "\n", " ") + "\n"
+	}
+	return text
 }
 
 func parseHead(b []byte) (h headState, err error) {
@@ -45,8 +53,15 @@ func parseHead(b []byte) (h headState, err error) {
 		return h, err
 	}
 	lines := strings.Split(string(b), "\n")
-	if len(lines) != 6 || lines[5] != "" {
-		return h, errors.New("it does not have five lines")
+	if n := len(lines); n < 6 || n > 7 || lines[n-1] != "" {
+		return h, errors.New("it is not whole")
+	}
+	if len(lines) == 7 {
+		reason, ok := strings.CutPrefix(lines[5], restoredLine)
+		if !ok || reason == "" {
+			return h, errors.New("its last line is not understood")
+		}
+		h.restored = reason
 	}
 	epoch, ok := strings.CutPrefix(lines[3], epochLine)
 	commits, ok2 := strings.CutPrefix(lines[4], commitsLine)
@@ -66,10 +81,9 @@ type headKeeper struct {
 	stop chan struct{}
 	done chan struct{}
 
-	mu       sync.Mutex // serialises writes of the file, and guards what follows
-	restored string     // why the database is taken for a restored one; "" if it is not
-	last     headState  // as last written
-	failing  bool       // the last write failed, and was logged
+	mu      sync.Mutex // serialises writes of the file, and guards what follows
+	last    headState  // as last written; last.restored is why the database is taken for a restored one
+	failing bool       // the last write failed, and was logged
 }
 
 // openHead compares the head file with the database. The first head of a new database is on disk before anything is committed.
@@ -81,17 +95,15 @@ func (s *Store) openHead(ctx context.Context) (*headKeeper, error) {
 		if now, err = t.head(); err != nil {
 			return err
 		}
-		k.restored, k.last, err = t.compareHead(k.path, now)
+		k.last, err = t.compareHead(k.path, now)
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
-	if k.restored == "" {
-		if err := k.put(now); err != nil {
-			return nil, access.Errorf(access.CodeUnavailable, "the file %s cannot be written; without it a restored backup would not be noticed", k.path).
-				Wrap(err).WithHint("make the directory of the database writable for the account of the server, and free space on its disk")
-		}
+	if err := k.put(k.last); err != nil {
+		return nil, access.Errorf(access.CodeUnavailable, "the file %s cannot be written; without it a restored backup would not be noticed", k.path).
+			Wrap(err).WithHint("make the directory of the database writable for the account of the server, and free space on its disk")
 	}
 	go k.run()
 	return k, nil
@@ -103,40 +115,48 @@ func (t *tx) head() (headState, error) {
 	return headState{checkpoint: c, epoch: in.epoch, commits: in.commits}, err
 }
 
-// compareHead returns why the database is behind the head file, or beside it.
-func (t *tx) compareHead(path string, now headState) (reason string, h headState, err error) {
+// compareHead returns what the head file has to say from now on: the present state, or, where the database is behind the file or
+// beside it, what the file said and why that does not fit.
+func (t *tx) compareHead(path string, now headState) (headState, error) {
+	no := func(h headState, why string, args ...any) (headState, error) {
+		h.restored = fmt.Sprintf(why, args...)
+		return h, nil
+	}
 	b, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		if now.checkpoint.Size == 0 {
-			return "", h, nil
+			return now, nil
 		}
-		return fmt.Sprintf("the file %s is missing, although the audit log has %d entries", path, now.checkpoint.Size), h, nil
+		return no(now, "the file %s is missing, although the audit log has %d entries", path, now.checkpoint.Size)
 	}
+	var h headState
 	if err == nil {
 		h, err = parseHead(b)
 	}
 	if err != nil {
-		return fmt.Sprintf("the file %s cannot be read (%v)", path, err), h, nil
+		return no(now, "the file %s cannot be read (%v)", path, err)
 	}
 	switch was := h.checkpoint; {
+	case h.restored != "":
+		return h, nil
 	case was.Origin != now.checkpoint.Origin:
-		return "this is the database of another installation", h, nil
+		return no(h, "this is the database of another installation")
 	case now.checkpoint.Size < was.Size:
-		return fmt.Sprintf("its audit log has %d entries, and had %d before", now.checkpoint.Size, was.Size), h, nil
+		return no(h, "its audit log has %d entries, and had %d before", now.checkpoint.Size, was.Size)
 	case now.commits < h.commits:
-		return fmt.Sprintf("it is %d changes behind what it had seen before", h.commits-now.commits), h, nil
+		return no(h, "it is %d changes behind what it had seen before", h.commits-now.commits)
 	case h.epoch != now.epoch:
-		return "it is from before the last time that a restored database was accepted", h, nil
+		return no(h, "it is from before the last time that a restored database was accepted")
 	default:
 		then, err := audit.MakeCheckpoint(was.Origin, was.Size, hashes{t})
 		if err != nil {
-			return "", h, err
+			return h, err
 		}
 		if then.Root != was.Root {
-			return fmt.Sprintf("the first %d entries of its audit log are not those that it had before", was.Size), h, nil
+			return no(h, "the first %d entries of its audit log are not those that it had before", was.Size)
 		}
 	}
-	return "", h, nil
+	return now, nil
 }
 
 // Restored tells that the database is not the one that was here last, but an older state of it or another one, and why: it was
@@ -147,7 +167,7 @@ func (s *Store) Restored() (reason string, restored bool) {
 	}
 	s.head.mu.Lock()
 	defer s.head.mu.Unlock()
-	return s.head.restored, s.head.restored != ""
+	return s.head.last.restored, s.head.last.restored != ""
 }
 
 // AcceptHead takes the database as it is for the right one from now on. It may be repeated. If it fails half-way, the database is
@@ -214,7 +234,7 @@ func (k *headKeeper) close() error {
 func (k *headKeeper) write(accept bool) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.restored != "" && !accept {
+	if k.last.restored != "" && !accept {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
@@ -229,11 +249,7 @@ func (k *headKeeper) write(accept bool) error {
 	if now == k.last && !accept {
 		return nil
 	}
-	if err := k.put(now); err != nil {
-		return err
-	}
-	k.restored = ""
-	return nil
+	return k.put(now)
 }
 
 // put replaces the file atomically and durably.

@@ -20,6 +20,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/pressly/goose/v3"
@@ -79,6 +80,10 @@ type Store struct {
 	origin string
 	unlock func() error
 	head   *headKeeper // nil for Memory
+
+	closing  sync.Once
+	closed   chan struct{}
+	closeErr error
 }
 
 var _ broker.Store = (*Store)(nil)
@@ -99,7 +104,7 @@ func Open(ctx context.Context, opts Options) (_ *Store, err error) {
 	if opts.HeadEvery == 0 {
 		opts.HeadEvery = 200 * time.Millisecond
 	}
-	s := &Store{opts: opts, turn: make(chan struct{}, 1), unlock: func() error { return nil }}
+	s := &Store{opts: opts, turn: make(chan struct{}, 1), closed: make(chan struct{}), unlock: func() error { return nil }}
 	defer func() {
 		if err != nil {
 			_ = s.shut() // the first error is the one that matters
@@ -113,9 +118,11 @@ func Open(ctx context.Context, opts Options) (_ *Store, err error) {
 		if path, err = realPath(path); err != nil {
 			return nil, err
 		}
-		if s.unlock, err = lockFile(path+".lock", path); err != nil {
+		unlock, err := lockFile(path+".lock", path)
+		if err != nil {
 			return nil, err
 		}
+		s.unlock = unlock
 		if err := checkHeader(path); err != nil {
 			return nil, err
 		}
@@ -287,10 +294,15 @@ func random() string {
 	return hex.EncodeToString(b)
 }
 
-// Close writes the head file and closes the database. It waits for a transaction that runs. It may be repeated.
+// Close writes the head file and closes the database. It waits for a transaction that runs; those that come later fail. It may be
+// repeated, and then returns what the first one did.
 func (s *Store) Close() error {
-	s.turn <- struct{}{} // never given back: no transaction begins from here on
-	return s.shut()
+	s.closing.Do(func() {
+		close(s.closed)
+		s.turn <- struct{}{} // never given back
+		s.closeErr = s.shut()
+	})
+	return s.closeErr
 }
 
 func (s *Store) shut() error {
@@ -373,16 +385,15 @@ func (s *Store) View(ctx context.Context, fn func(broker.Tx) error) error {
 		t.over = true
 		_ = st.Rollback()
 	}()
-	if err := fn(t); err != nil {
-		return err
-	}
-	return t.broken
+	return fn(t)
 }
 
 func (s *Store) take(ctx context.Context) error {
 	select {
 	case s.turn <- struct{}{}:
 		return nil
+	case <-s.closed:
+		return access.Errorf(access.CodeUnavailable, "the store is closed").WithHint("the server is shutting down: try again when it is back")
 	case <-ctx.Done():
 		return access.Errorf(access.CodeUnavailable, "gave up waiting for the store, which others are writing to").Wrap(ctx.Err()).
 			WithHint("try again")

@@ -1,6 +1,7 @@
 package sqlite_test
 
 import (
+	"os"
 	"path/filepath"
 	"testing"
 
@@ -28,3 +29,5 @@ func TestFile(t *testing.T) {
 func TestMemory(t *testing.T) {
 	storetest.Run(t, func(t *testing.T) broker.Store { return open(t, sqlite.Options{Path: sqlite.Memory}) })
 }
+
+func long() bool { return os.Getenv("CURFEW_LONG") != "" }
