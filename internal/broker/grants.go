@@ -372,6 +372,9 @@ func (b *Broker) Live() []access.Grant {
 // LiveGrant returns a grant that is not over.
 func (b *Broker) LiveGrant(id access.GrantID) (access.Grant, bool) { return b.index.grant(id) }
 
+// Forced tells whether a grant is to be shut although that could not be stored yet.
+func (b *Broker) Forced(id access.GrantID) bool { return b.index.isForced(id) }
+
 // Places returns every place that should hold something, by key.
 func (b *Broker) Places() map[string]string { return b.index.places() }
 

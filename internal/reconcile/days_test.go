@@ -515,3 +515,36 @@ func TestGathered(t *testing.T) {
 		}
 	})
 }
+
+// P1: an opening that waits, here because Azure is throttling, is not sent for a grant that was revoked meanwhile.
+func TestRevokedWhileWaiting(t *testing.T) {
+	bubble(t, bt.Options{}, func(t *testing.T, s *bt.Stack) {
+		s.Protect("web-01")
+		group := s.Machine("web-01").NSGs()[0]
+		if _, err := s.Sim.Fault(sim.Fault{Kind: "throttle", RetryAfter: 20 * time.Second, Count: 1, Method: "PUT", PathPattern: "networkSecurityGroups"}); err != nil {
+			t.Fatal(err)
+		}
+		r := s.Ask(bt.Requester, "web-01", time.Hour)
+		r, err := s.Broker.Approve(t.Context(), bt.Approver, r.ID, broker.ReviewInput{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(5 * time.Second)
+		before := s.Sim.Writes(group)
+		if _, err := s.Broker.Revoke(t.Context(), bt.Admin, r.Grants[0], "changed my mind"); err != nil {
+			t.Fatal(err)
+		}
+		for range 600 {
+			time.Sleep(100 * time.Millisecond)
+			if n := s.Allows(group); len(n) > 0 {
+				t.Fatalf("it was opened after it was revoked: %v", n)
+			}
+		}
+		if g := s.Grant(r.Grants[0]); g.State != access.Revoked {
+			t.Errorf("got %s", g.State)
+		}
+		if n := s.Sim.Writes(group) - before; n != 0 {
+			t.Errorf("%d writes for a grant that was never open", n)
+		}
+	})
+}

@@ -39,6 +39,7 @@ type Broker interface {
 	Keep(ctx context.Context, place string, originals []access.Replacement) error
 	Live() []access.Grant
 	LiveGrant(id access.GrantID) (access.Grant, bool)
+	Forced(id access.GrantID) bool
 	Places() map[string]string
 	Protections() []access.Protection
 	UpdateProtection(ctx context.Context, vmID string, fn func(access.Protection) (access.Protection, string)) error

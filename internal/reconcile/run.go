@@ -21,6 +21,9 @@ import (
 // runLimit bounds one run of a place; what is not done by then is tried again.
 const runLimit = 5 * time.Minute
 
+// errOvertaken stops a write that would open what is not wanted any more; it is decided again at once.
+var errOvertaken = errors.New("a grant is not wanted any more")
+
 // run brings one place up to what is wanted, and tells the broker what became of it. again asks for another run although nothing failed.
 func (r *Reconciler) run(ctx context.Context, p *place) (again bool, err error) {
 	defer func() {
@@ -52,8 +55,17 @@ func (r *Reconciler) run(ctx context.Context, p *place) (again bool, err error) 
 			w.Env = r.env(ctx, p.id)
 			return w, nil
 		},
-		Keep:    func(ctx context.Context, originals []access.Replacement) error { return b.Keep(ctx, p.id, originals) },
-		Sending: func(opening bool) error { r.sending(p.id, opening); return nil },
+		Keep: func(ctx context.Context, originals []access.Replacement) error { return b.Keep(ctx, p.id, originals) },
+		Sending: func(opening bool) error {
+			// Asked again just before the write leaves: somebody may have revoked a grant while it waited (docs/design/0002).
+			for _, g := range open {
+				if cur, ok := b.LiveGrant(g.ID); !ok || !cur.Wanted(b.Now()) || b.Forced(g.ID) {
+					return fmt.Errorf("%w: %s", errOvertaken, g.ID)
+				}
+			}
+			r.sending(p.id, opening)
+			return nil
+		},
 		Expected: func(name string) bool {
 			r.mu.Lock()
 			defer r.mu.Unlock()
@@ -62,6 +74,9 @@ func (r *Reconciler) run(ctx context.Context, p *place) (again bool, err error) 
 		},
 	}
 	res, err := r.cfg.Backend.Sync(ctx, p.id, sync)
+	for n := 0; errors.Is(err, errOvertaken) && n < 5; n++ {
+		res, err = r.cfg.Backend.Sync(ctx, p.id, sync)
+	}
 	r.noteResult(p.id, res, err)
 	r.noteAzure(err)
 	again = r.settle(ctx, p.id, res, err, open, over)
