@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/bits"
 	"time"
 
 	"golang.org/x/mod/sumdb/tlog"
@@ -125,23 +126,22 @@ type hashes struct{ t *tx }
 // ReadHashes implements tlog.HashReader.
 func (h hashes) ReadHashes(indexes []int64) ([]tlog.Hash, error) {
 	out := make([]tlog.Hash, len(indexes))
-	if len(indexes) == 0 {
-		return out, nil
-	}
-	args := make([]any, len(indexes))
-	for i, x := range indexes {
-		args[i] = x
-	}
-	var w where
-	w.in("h.idx", args...)
-	q, all := w.query(qHashColumns, "h.idx", len(indexes))
 	got := make(map[int64]tlog.Hash, len(indexes))
-	if err := h.t.rows(q, all, func(r scanner) error {
-		x, hash, err := scanHash(r)
-		got[x] = hash
-		return err
-	}); err != nil {
-		return nil, err
+	for rest := indexes; len(rest) > 0; {
+		class := min(bits.Len(uint(len(rest)-1)), len(qHashesIn)-1)
+		n := min(len(rest), 1<<class)
+		args := make([]any, 1<<class)
+		for i := range args {
+			args[i] = rest[min(i, n-1)]
+		}
+		if err := h.t.rows(qHashesIn[class], args, func(r scanner) error {
+			x, hash, err := scanHash(r)
+			got[x] = hash
+			return err
+		}); err != nil {
+			return nil, err
+		}
+		rest = rest[n:]
 	}
 	for i, x := range indexes {
 		hash, ok := got[x]

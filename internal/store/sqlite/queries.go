@@ -74,6 +74,26 @@ const (
 	qSetMeta    = `INSERT INTO meta (key, value) VALUES ($1, $2) ON CONFLICT (key) DO UPDATE SET value = excluded.value`
 )
 
+// hot are the queries that are kept prepared on every connection: parsing them is half of what a transaction costs otherwise.
+var hot = append([]string{
+	qInstallation, qCountCommit, qLogSize, qGrowLog,
+	qInsertRequest, qUpdateRequest, qRequest, qPendingExpired, qInsertRequestVM, qRequestVMs, qEarliestExpiry, qEarliestOpening, qEarliestClosingOf,
+	qInsertGrant, qUpdateGrant, qGrant, qLiveGrants, qLiveGrantsAt, qDueGrants, qOverGrants, qInsertGrantPlace, qGrantPlaces, qDeleteGrantPlaces,
+	qProtection, qProtections, qProtectionsAt, qInsertEntry, qInsertHash, qRemembered, qRemember, qMeta, qSetMeta,
+}, qHashesIn[:]...)
+
+// qHashesIn reads 1, 2, 4, … hashes; shorter lists repeat their last index.
+var qHashesIn = func() (q [7]string) {
+	for i := range q {
+		marks := make([]string, 1<<i)
+		for j := range marks {
+			marks[j] = fmt.Sprintf("$%d", j+1)
+		}
+		q[i] = qHashColumns + " WHERE h.idx IN (" + strings.Join(marks, ", ") + ")"
+	}
+	return q
+}()
+
 // where gathers conditions and their arguments.
 type where struct {
 	conds []string

@@ -74,8 +74,9 @@ type Hooks struct {
 // durably only while that one runs. Do not let fn of Update or View sleep.
 type Store struct {
 	opts   Options
-	write  *sql.DB       // one connection
-	read   *sql.DB       // the same as write for Memory
+	write  *sql.DB // one connection
+	read   *sql.DB // the same as write for Memory
+	stmts  map[*sql.DB]map[string]*sql.Stmt
 	turn   chan struct{} // held by the one that uses the write connection
 	origin string
 	unlock func() error
@@ -143,6 +144,9 @@ func Open(ctx context.Context, opts Options) (_ *Store, err error) {
 		}
 		s.read.SetMaxOpenConns(readers)
 		s.read.SetMaxIdleConns(readers)
+	}
+	if err := s.prepare(ctx); err != nil {
+		return nil, err
 	}
 	if err := s.install(ctx); err != nil {
 		return nil, err
@@ -274,6 +278,25 @@ func (s *Store) migrate(ctx context.Context) error {
 	return nil
 }
 
+// prepare prepares the hot statements. It comes before any transaction, which would hold the only connection for writing.
+func (s *Store) prepare(ctx context.Context) error {
+	s.stmts = map[*sql.DB]map[string]*sql.Stmt{}
+	for _, db := range []*sql.DB{s.write, s.read} {
+		if s.stmts[db] != nil {
+			continue
+		}
+		s.stmts[db] = make(map[string]*sql.Stmt, len(hot))
+		for _, q := range hot {
+			st, err := db.PrepareContext(ctx, q) // closed with db
+			if err != nil {
+				return unavailable(s.opts.Path, err)
+			}
+			s.stmts[db][q] = st
+		}
+	}
+	return nil
+}
+
 // install makes the row of the installation on first use, and reads it.
 func (s *Store) install(ctx context.Context) error {
 	return s.Update(ctx, func(b broker.Tx) error {
@@ -330,7 +353,7 @@ func (s *Store) Update(ctx context.Context, fn func(broker.Tx) error) error {
 	if err != nil {
 		return err
 	}
-	t := &tx{s: s, tx: st}
+	t := &tx{s: s, tx: st, prepared: s.stmts[s.write]}
 	defer func() { // also when fn panics; after Commit it does nothing
 		t.over = true
 		_ = st.Rollback()
@@ -380,7 +403,7 @@ func (s *Store) View(ctx context.Context, fn func(broker.Tx) error) error {
 	if err != nil {
 		return s.contextOr(ctx, err)
 	}
-	t := &tx{s: s, tx: st, readOnly: true, ctx: ctx}
+	t := &tx{s: s, tx: st, prepared: s.stmts[s.read], readOnly: true, ctx: ctx}
 	defer func() {
 		t.over = true
 		_ = st.Rollback()

@@ -20,7 +20,8 @@ import (
 type tx struct {
 	s        *Store
 	tx       *sql.Tx
-	ctx      context.Context // of a View; nil in Update, whose statements are not interrupted
+	ctx      context.Context      // of a View; nil in Update, whose statements are not interrupted
+	prepared map[string]*sql.Stmt // of the same connections
 	readOnly bool
 	wrote    bool
 	over     bool
@@ -72,13 +73,36 @@ func (t *tx) context() context.Context {
 	return context.Background()
 }
 
+// The three ways to run a statement, prepared if it is among the hot ones.
+
+func (t *tx) execContext(query string, args []any) (sql.Result, error) {
+	if st := t.prepared[query]; st != nil {
+		return t.tx.StmtContext(t.context(), st).ExecContext(t.context(), args...)
+	}
+	return t.tx.ExecContext(t.context(), query, args...)
+}
+
+func (t *tx) queryRow(query string, args []any) *sql.Row {
+	if st := t.prepared[query]; st != nil {
+		return t.tx.StmtContext(t.context(), st).QueryRowContext(t.context(), args...)
+	}
+	return t.tx.QueryRowContext(t.context(), query, args...)
+}
+
+func (t *tx) query(query string, args []any) (*sql.Rows, error) {
+	if st := t.prepared[query]; st != nil {
+		return t.tx.StmtContext(t.context(), st).QueryContext(t.context(), args...)
+	}
+	return t.tx.QueryContext(t.context(), query, args...)
+}
+
 // exec runs a statement that changes rows and returns how many.
 func (t *tx) exec(query string, args ...any) (int64, error) {
 	if err := t.usable("write"); err != nil {
 		return 0, err
 	}
 	t.wrote = true
-	res, err := t.tx.ExecContext(t.context(), query, args...)
+	res, err := t.execContext(query, args)
 	if err != nil {
 		return 0, t.driver(err)
 	}
@@ -92,7 +116,7 @@ func (t *tx) returning(query string, args ...any) (n int64, err error) {
 		return 0, err
 	}
 	t.wrote = true
-	return n, t.driver(t.tx.QueryRowContext(t.context(), query, args...).Scan(&n))
+	return n, t.driver(t.queryRow(query, args).Scan(&n))
 }
 
 // scanner is a row.
@@ -115,7 +139,7 @@ func (t *tx) row(query string, args ...any) scanner {
 	if err := t.usable("read"); err != nil {
 		return result{err: err}
 	}
-	return result{row: t.tx.QueryRowContext(t.context(), query, args...)}
+	return result{row: t.queryRow(query, args)}
 }
 
 // rows reads rows; scan is called for each.
@@ -123,7 +147,7 @@ func (t *tx) rows(query string, args []any, scan func(scanner) error) error {
 	if err := t.usable("read"); err != nil {
 		return err
 	}
-	rows, err := t.tx.QueryContext(t.context(), query, args...)
+	rows, err := t.query(query, args)
 	if err != nil {
 		return t.driver(err)
 	}
