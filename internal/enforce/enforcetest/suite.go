@@ -291,6 +291,7 @@ func consent(w *World) {
 	}
 	want.consents = []string{"everything"}
 	var kept []access.Replacement
+	w.fault(sim.Fault{Kind: "lost-reply", Method: "PUT", PathPattern: puts, Count: 1})
 	w.mustSync(want, "web-nsg", func(s *enforce.Sync) {
 		s.Keep = func(_ context.Context, r []access.Replacement) error { kept = append(kept, r...); return nil }
 	})

@@ -129,6 +129,7 @@ type run struct {
 	res      enforce.Result
 	attempts int // writes that were tried
 	read     bool
+	kept     []access.Replacement // by this run; the store may answer Decide from before it
 }
 
 func (r *run) sync(ctx context.Context) error {
@@ -189,6 +190,12 @@ func (r *run) decide(ctx context.Context, n azure.NSG) (Input, error) {
 	w, err := r.s.Decide(ctx, heldOf(r.place, n.Rules))
 	if err != nil {
 		return Input{}, err
+	}
+	for _, k := range r.kept {
+		same := func(x access.Replacement) bool { return strings.EqualFold(x.Rule, k.Rule) }
+		if !slices.ContainsFunc(w.Replaced, same) && !slices.ContainsFunc(w.Restore, same) {
+			w.Replaced = append(slices.Clone(w.Replaced), k)
+		}
 	}
 	return Input{Place: r.place, Rules: n.Rules, Wanted: w, Installation: r.b.c.Installation, Band: r.b.c.Band, Now: r.b.clock.Now()}, nil
 }
@@ -257,6 +264,7 @@ func (r *run) write(ctx context.Context, n azure.NSG, in Input, p Plan) (azure.N
 		if err := r.s.Keep(ctx, p.Keep); err != nil {
 			return azure.NSG{}, sendError{fmt.Errorf("keeping the originals of rules that are to be set aside: %w", err)}
 		}
+		r.kept = append(r.kept, p.Keep...)
 	}
 	opening := p.Opening(in.Installation)
 	guard := func() error {
