@@ -4,6 +4,7 @@ import (
 	"flag"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -111,6 +112,15 @@ func holds(t *testing.T, name string, d model.Design, b model.Bounds) {
 		}
 		t.Logf("%d states; in %d a port stood open without a live grant, in %d since the period before; a DELETE under way in %d",
 			v.States, v.Excess, v.Overslept, v.Deletes)
+		// The design record names the number; it would be a different model otherwise.
+		digits := strconv.Itoa(v.States)
+		for i := len(digits) - 3; i > 0; i -= 3 {
+			digits = digits[:i] + "," + digits[i:]
+		}
+		doc, err := os.ReadFile(filepath.Join(testkit.Module(t), "docs", "design", "0002-writers-and-time.md"))
+		if err != nil || !strings.Contains(string(doc), "| "+digits+" |") {
+			t.Errorf("%s states stand nowhere in docs/design/0002-writers-and-time.md (%v)", digits, err)
+		}
 		if v.Excess == 0 || v.Overslept == 0 || v.Deletes == 0 && b.Foreign || v.Healed != v.States {
 			t.Errorf("nothing went wrong in the whole model: it shows nothing (%+v)", v)
 		}
