@@ -9,6 +9,7 @@ import (
 
 	"github.com/curfew-jit/curfew/api"
 	"github.com/curfew-jit/curfew/internal/access"
+	"github.com/curfew-jit/curfew/internal/testkit"
 )
 
 func TestSSHArgumentsCannotBecomeAnotherHost(t *testing.T) {
@@ -86,9 +87,7 @@ func TestConnectTo(t *testing.T) {
 
 func TestQuotedCommandReadsBack(t *testing.T) {
 	sh, err := exec.LookPath("sh")
-	if err != nil {
-		t.Skip("no sh on this machine")
-	}
+	testkit.Require(t, "sh", err == nil)
 	argv := []string{"printf", "%s\\n", "a b", "it's", "$HOME", "", "`x`", "-v", "ü"}
 	out, err := exec.Command(sh, "-c", quoteArgv(argv)).Output()
 	if want := strings.Join(argv[2:], "\n") + "\n"; err != nil || string(out) != want {

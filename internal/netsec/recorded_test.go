@@ -9,25 +9,12 @@ import (
 	"testing"
 
 	"github.com/curfew-jit/curfew/internal/netsec"
+	"github.com/curfew-jit/curfew/internal/testkit"
 	"go.yaml.in/yaml/v4"
 )
 
-// shared returns the folder of reference data, or skips.
-func shared(t *testing.T) string {
-	dir := os.Getenv("CURFEW_SHARED")
-	if dir == "" {
-		for up := ".."; len(up) < 24; up += "/.." {
-			if _, err := os.Stat(filepath.Join(up, "shared", "azure")); err == nil {
-				dir = filepath.Join(up, "shared")
-				break
-			}
-		}
-	}
-	if dir == "" {
-		t.Skip("reference data absent: set CURFEW_SHARED to the folder that holds azure/recordings and azure/observed")
-	}
-	return dir
-}
+// shared returns the folder of reference data.
+func shared(t *testing.T) string { return testkit.Shared(t, "azure") }
 
 type armRule struct {
 	Name       string
@@ -64,10 +51,8 @@ func (a armRule) rule(asgs map[string][]netip.Addr) netsec.Rule {
 
 // TestObservedDefenderRules: rules that Defender wrote are understood, but for the one whose source was redacted.
 func TestObservedDefenderRules(t *testing.T) {
-	data, err := os.ReadFile(filepath.Join(shared(t), "azure", "observed", "defender-jit-nsg-rules.json"))
-	if err != nil {
-		t.Skip("observed Defender rules absent: ", err)
-	}
+	data, err := os.ReadFile(filepath.Join(shared(t), "observed", "defender-jit-nsg-rules.json"))
+	testkit.Require(t, "the rules that Defender was seen to write", err == nil)
 	var file struct{ Rules []armRule }
 	if err := json.Unmarshal(data, &file); err != nil {
 		t.Fatal(err)
@@ -100,10 +85,8 @@ func TestObservedDefenderRules(t *testing.T) {
 // TestRecordedGroups compiles every NSG of the recordings: every rule is understood, and no verdict is
 // Unknown, two named oddities aside. The default rules of the recordings are those that are implied.
 func TestRecordedGroups(t *testing.T) {
-	files, _ := filepath.Glob(filepath.Join(shared(t), "azure", "recordings", "network", "*.yaml"))
-	if len(files) == 0 {
-		t.Skip("recordings of the network API absent")
-	}
+	files, _ := filepath.Glob(filepath.Join(shared(t), "recordings", "network", "*.yaml"))
+	testkit.Require(t, "a recording of the network API", len(files) > 0)
 	groups, rules, defaults := 0, 0, 0
 	visit := func(v map[string]any) {
 		props, _ := v["properties"].(map[string]any)
@@ -182,10 +165,9 @@ func TestRecordedGroups(t *testing.T) {
 
 // TestRecordedTagMap compares the tags with the expansion that Azure gave for a network card (FACTS 2.3).
 func TestRecordedTagMap(t *testing.T) {
-	file := filepath.Join(shared(t), "azure", "recordings", "network", "test_network_nic_convenience_commands.yaml")
-	if _, err := os.Stat(file); err != nil {
-		t.Skip("recording of effective rules absent: ", err)
-	}
+	file := filepath.Join(shared(t), "recordings", "network", "test_network_nic_convenience_commands.yaml")
+	_, err := os.Stat(file)
+	testkit.Require(t, "the recording of effective rules", err == nil)
 	found := false
 	for _, body := range bodies(t, file) {
 		walk(body, func(v map[string]any) {
