@@ -63,6 +63,7 @@ type Config struct {
 	Policy        func() access.Policy
 	People        func() []access.Caller // for naming approvers; may be nil
 	RequestExpiry time.Duration          // default 24 h
+	KeyRetention  time.Duration          // of idempotency keys; default 24 h
 	Restored      string                 // why the store is taken for a restored backup; "" if it is not
 	AcceptStore   func(context.Context) error
 	Log           *slog.Logger
@@ -98,6 +99,9 @@ const (
 func New(ctx context.Context, cfg Config) (*Broker, error) {
 	if cfg.RequestExpiry <= 0 {
 		cfg.RequestExpiry = 24 * time.Hour
+	}
+	if cfg.KeyRetention <= 0 {
+		cfg.KeyRetention = 24 * time.Hour
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
@@ -177,8 +181,8 @@ func (nobody) Wake() {}
 func (b *Broker) Reload(ctx context.Context) error {
 	var grants []access.Grant
 	var prots []access.Protection
-	b.index.reloading.Lock()
-	defer b.index.reloading.Unlock()
+	b.index.order.Lock()
+	defer b.index.order.Unlock()
 	err := b.cfg.Store.View(ctx, func(tx Tx) (err error) {
 		if grants, err = tx.LiveGrants(); err != nil {
 			return err
@@ -225,8 +229,33 @@ func (b *Broker) heldError() *access.Error {
 		WithHint("an admin looks at what is live (curfew grant list) and then confirms with: curfew reconcile --resume")
 }
 
-// update runs a write transaction, tells watchers of new entries, and notes whether the store works.
+// update runs a write transaction, tells watchers of new entries, and notes whether the store works. What changes grants or
+// protections goes through change instead.
 func (b *Broker) update(ctx context.Context, fn func(Tx) error) error {
+	err := b.commit(ctx, fn)
+	if err == nil {
+		b.hub.notify()
+	}
+	return err
+}
+
+// change runs a write transaction that changes grants and protections, which fn returns as they are stored. They are in the index
+// before any other change can be committed: two changes of one grant that were applied the other way round would bring back to
+// life what the later one shut.
+func (b *Broker) change(ctx context.Context, fn func(Tx) ([]access.Grant, []access.Protection, error)) error {
+	b.index.order.Lock()
+	defer b.index.order.Unlock()
+	var grants []access.Grant
+	var prots []access.Protection
+	err := b.commit(ctx, func(tx Tx) (err error) { grants, prots, err = fn(tx); return err })
+	if err == nil {
+		b.index.apply(grants, prots)
+		b.hub.notify()
+	}
+	return err
+}
+
+func (b *Broker) commit(ctx context.Context, fn func(Tx) error) error {
 	// What was begun is finished even if the caller goes away: half of a decision is worse than a late answer.
 	ctx = context.WithoutCancel(ctx)
 	id := audit.Correlation(ctx)
@@ -237,9 +266,6 @@ func (b *Broker) update(ctx context.Context, fn func(Tx) error) error {
 		return fn(tx)
 	})
 	b.noteStore(err)
-	if err == nil {
-		b.hub.notify()
-	}
 	return err
 }
 
@@ -258,7 +284,7 @@ func (c correlated) Append(e audit.Entry) (audit.Entry, error) {
 
 func (b *Broker) view(ctx context.Context, fn func(Tx) error) error {
 	err := b.cfg.Store.View(ctx, fn)
-	if access.CodeOf(err) == access.CodeUnavailable {
+	if access.CodeOf(err) == access.CodeUnavailable && ctx.Err() == nil { // a caller who goes away says nothing about the store
 		b.noteStore(err)
 	}
 	return err
@@ -271,7 +297,7 @@ func (b *Broker) noteStore(err error) {
 	case err == nil:
 		b.storeErr = ""
 	case access.CodeOf(err) == access.CodeUnavailable:
-		b.storeErr = err.Error()
+		b.storeErr = words(err)
 	}
 }
 
@@ -288,8 +314,17 @@ func (b *Broker) NoteAzure(err error) {
 	defer b.mu.Unlock()
 	b.azureErr = ""
 	if err != nil {
-		b.azureErr = err.Error()
+		b.azureErr = words(err)
 	}
+}
+
+// words returns what a person may read of an error; the rest is for the log.
+func words(err error) string {
+	var ae *access.Error
+	if errors.As(err, &ae) {
+		return ae.Message
+	}
+	return err.Error()
 }
 
 // need is the guard: the caller must have one of the roles. A refusal is recorded before it is told.
@@ -329,11 +364,20 @@ func (b *Broker) refuse(ctx context.Context, c access.Caller, action, object str
 	default:
 		return err // mistakes and states of things are not refusals of a person
 	}
-	e := b.entry(c, action, audit.Refused, object, "%s", ae.Message)
+	e := b.entry(c, action, audit.Refused, short(object), "%s", ae.Message)
 	if uerr := b.update(ctx, func(tx Tx) error { _, err := tx.Append(e); return err }); uerr != nil {
 		b.log.Error("a refusal could not be recorded", "action", action, "error", uerr)
 	}
 	return err
+}
+
+// short bounds what a caller can write into the log of what they were refused.
+func short(s string) string {
+	s = clean(s)
+	if len(s) <= 300 {
+		return s
+	}
+	return strings.ToValidUTF8(s[:300], "") + "…"
 }
 
 func (b *Broker) entry(c access.Caller, action string, o audit.Outcome, object, format string, args ...any) audit.Entry {
@@ -409,7 +453,7 @@ func callerSource(in string, addr netip.Addr) (netip.Prefix, error) {
 	}
 	addr = addr.Unmap()
 	if !addr.IsValid() || addr.IsLoopback() || addr.IsUnspecified() {
-		return netip.Prefix{}, access.Errorf(access.CodeInvalid, "your address is not known: the call came from %s", addr).
+		return netip.Prefix{}, invalid("source", "your address is not known: the call came from %s", addr).
 			WithHint("name the address that you will connect from, with --from")
 	}
 	return access.CheckSource(netip.PrefixFrom(addr, addr.BitLen()))
@@ -444,14 +488,18 @@ func (b *Broker) Resume(ctx context.Context, c access.Caller, comment string) er
 	}
 	was := b.Hold()
 	if was == "" {
-		return access.Errorf(access.CodeConflict, "nothing is on hold")
+		return access.Errorf(access.CodeConflict, "nothing is on hold").WithHint("there is nothing to confirm; curfew reconcile looks at everything now")
+	}
+	comment, err := checkComment(comment)
+	if err != nil {
+		return err
 	}
 	if b.cfg.AcceptStore != nil {
 		if err := b.cfg.AcceptStore(ctx); err != nil {
 			return err
 		}
 	}
-	err := b.update(ctx, func(tx Tx) error {
+	err = b.update(ctx, func(tx Tx) error {
 		if err := tx.SetMeta(metaHold, ""); err != nil {
 			return err
 		}
@@ -477,5 +525,7 @@ func (b *Broker) Reconcile(ctx context.Context, c access.Caller) (SweepReport, e
 	if err := b.need(ctx, c, "system.reconcile", "", access.Admin); err != nil {
 		return SweepReport{}, err
 	}
+	// A sweep closes: it does not wait for the log (P7).
+	b.record(ctx, b.entry(c, "system.reconcile", audit.Intent, "", "%s has everything looked at", c.Name))
 	return b.enf.Sweep(ctx)
 }

@@ -69,6 +69,10 @@ func (b *Broker) end(ctx context.Context, c access.Caller, id access.GrantID, ac
 		}
 		return nil
 	}
+	comment, err := checkComment(comment)
+	if err != nil {
+		return access.Grant{}, err
+	}
 	ev := access.ShutEvent{Reason: why, By: c.Name}
 	words := func(g access.Grant) audit.Entry {
 		verb := "closes"
@@ -76,50 +80,61 @@ func (b *Broker) end(ctx context.Context, c access.Caller, id access.GrantID, ac
 			verb = "revokes"
 		}
 		e := b.entry(c, action, audit.Done, "", "%s %s %s of %s to %s", c.Name, verb, g.ID, g.Requester, g.Target)
-		return detail(grantEntry(e, g), "comment", clean(comment))
+		return detail(grantEntry(e, g), "comment", comment)
 	}
 	var out access.Grant
-	err := b.update(ctx, func(tx Tx) error {
+	err = b.change(ctx, func(tx Tx) ([]access.Grant, []access.Protection, error) {
 		g, err := b.visibleGrant(tx, c, id)
 		if err != nil {
-			return err
+			return nil, nil, err
 		}
 		if err := own(g); err != nil {
-			return err
+			return nil, nil, err
 		}
 		if out, err = g.Step(ev, b.Now()); err != nil {
-			return err
+			return nil, nil, err
 		}
 		if err := tx.UpdateGrant(out); err != nil {
-			return err
+			return nil, nil, err
 		}
 		out.Version++
 		_, err = tx.Append(words(out))
-		return err
+		return []access.Grant{out}, nil, err
 	})
 	if access.CodeOf(err) == access.CodeUnavailable {
-		// Closing never waits for the log (P7): it is remembered here, spooled, and stored when the store can be written again.
-		g, ok := b.index.grant(id)
-		if !ok || !isPrivileged(c) && !access.SamePerson(g.Requester, c.Name) {
-			return access.Grant{}, err
-		}
-		if oerr := own(g); oerr != nil {
-			return access.Grant{}, oerr
-		}
-		stepped, serr := g.Step(ev, b.Now())
-		if serr != nil {
-			return access.Grant{}, serr
-		}
-		b.index.force(id, ev)
-		b.spool(words(stepped))
-		b.enf.Wake()
-		return stepped, nil
+		out, err = b.force(c, id, ev, own, words, err)
 	}
 	if err != nil {
 		return access.Grant{}, b.refuse(ctx, c, action, string(id), err)
 	}
-	b.index.apply([]access.Grant{out}, nil)
 	b.enf.Wake()
+	return out, nil
+}
+
+// force shuts a grant although that cannot be stored: closing never waits for the log (P7). It is remembered here, spooled, and
+// stored when the store can be written again. cause is returned where nothing is known of such a grant.
+func (b *Broker) force(c access.Caller, id access.GrantID, ev access.ShutEvent, own func(access.Grant) error, words func(access.Grant) audit.Entry, cause error) (access.Grant, error) {
+	b.index.order.Lock() // two at once: the second hears that the first was first
+	defer b.index.order.Unlock()
+	g, ok := b.index.grant(id)
+	if !ok || !isPrivileged(c) && !access.SamePerson(g.Requester, c.Name) {
+		return access.Grant{}, cause
+	}
+	if err := own(g); err != nil {
+		return access.Grant{}, err
+	}
+	now := b.Now()
+	if earlier, ok := b.index.forcedBy(id); ok {
+		if stepped, err := g.Step(earlier, now); err == nil {
+			g = stepped
+		}
+	}
+	out, err := g.Step(ev, now)
+	if err != nil {
+		return access.Grant{}, err
+	}
+	b.index.force(id, ev)
+	b.spool(words(out))
 	return out, nil
 }
 
@@ -150,15 +165,15 @@ func (b *Broker) Tick(ctx context.Context) Work {
 	due, over, late, retry, forced, next := b.index.plan(now)
 	w := Work{Next: next, NoOpen: b.Hold()}
 	var moves []Move
+	for id, ev := range forced { // first: what a person did before the end is not taken for the end
+		moves = append(moves, Move{ID: id, Event: ev})
+	}
 	for _, g := range over {
 		moves = append(moves, Move{ID: g.ID, Event: access.ShutEvent{Reason: access.ReasonTimeOver}, Action: "grant.shut", Outcome: audit.Intent, Message: fmt.Sprintf("the time of %s is over: shutting %s to %s", g.ID, g.Target, g.Source)})
 	}
 	for _, g := range late {
 		moves = append(moves, Move{ID: g.ID, Event: access.ShutEvent{Reason: access.ReasonNotOpened}, Action: "grant.open", Outcome: audit.Failed,
 			Message: fmt.Sprintf("%s was not open %s after its start: given up. %s", g.ID, access.Duration(access.ActivationLimit), g.LastError)})
-	}
-	for id, ev := range forced {
-		moves = append(moves, Move{ID: id, Event: ev})
 	}
 	touched := append(append(over, late...), retry...)
 	if len(moves) > 0 {
@@ -196,6 +211,7 @@ const markEvery = time.Minute
 // It touches the store only when one of them is due.
 func (b *Broker) housekeeping(ctx context.Context, now time.Time) {
 	mark, expire := b.time.due(now)
+	mark = mark || b.StoreDown() // try it: it may be back, and nothing opens until that is known
 	drain := b.cfg.Spool != nil && b.cfg.Spool.Len() > 0
 	if !mark && !expire && !drain {
 		return
@@ -203,6 +219,9 @@ func (b *Broker) housekeeping(ctx context.Context, now time.Time) {
 	err := b.update(ctx, func(tx Tx) error {
 		if mark && b.time.held() == "" {
 			if err := tx.SetMeta(metaClock, now.Format(time.RFC3339Nano)); err != nil {
+				return err
+			}
+			if err := tx.Forget(now.Add(-b.cfg.KeyRetention)); err != nil {
 				return err
 			}
 		}
@@ -258,6 +277,14 @@ type Move struct {
 	Action  string
 	Outcome audit.Outcome
 	Message string
+	By      *access.Caller // who moves it; nil: the program itself
+}
+
+func (m Move) by() access.Caller {
+	if m.By != nil {
+		return *m.By
+	}
+	return system
 }
 
 // Apply stores moves of grants with their entries in one transaction, and returns the grants that changed. A move that the state
@@ -266,49 +293,52 @@ func (b *Broker) Apply(ctx context.Context, moves []Move) ([]access.Grant, error
 	if len(moves) == 0 {
 		return nil, nil
 	}
-	b.index.reloading.RLock()
-	defer b.index.reloading.RUnlock()
 	var changed []access.Grant
-	now := b.Now()
-	err := b.update(ctx, func(tx Tx) error {
-		changed = nil
-		for _, m := range moves {
-			g, err := tx.Grant(m.ID)
-			if access.CodeOf(err) == access.CodeNotFound {
-				continue
-			}
-			if err != nil {
-				return err
-			}
-			next, err := g.Step(m.Event, now)
-			if err != nil {
-				if access.CodeOf(err) != access.CodeConflict {
-					return err
-				}
-				changed = append(changed, g) // as it stands: the index may be behind
-				continue
-			}
-			if reflect.DeepEqual(next, g) {
-				changed = append(changed, g)
-				continue
-			}
-			if err := tx.UpdateGrant(next); err != nil {
-				return err
-			}
-			next.Version++
-			if m.Action != "" {
-				if _, err := tx.Append(grantEntry(b.entry(system, m.Action, m.Outcome, "", "%s", m.Message), next)); err != nil {
-					return err
-				}
-			}
-			changed = append(changed, next)
-		}
-		return nil
+	err := b.change(ctx, func(tx Tx) (_ []access.Grant, _ []access.Protection, err error) {
+		changed, err = b.apply(tx, moves)
+		return changed, nil, err
 	})
 	if err != nil {
 		return nil, err
 	}
-	b.index.apply(changed, nil)
+	for _, m := range moves {
+		if _, ok := m.Event.(access.ShutEvent); ok {
+			b.index.unforce(m.ID) // it stands in the store now
+		}
+	}
+	return changed, nil
+}
+
+// apply makes the moves in a transaction.
+func (b *Broker) apply(tx Tx, moves []Move) (changed []access.Grant, err error) {
+	now := b.Now()
+	for _, m := range moves {
+		g, err := tx.Grant(m.ID)
+		if access.CodeOf(err) == access.CodeNotFound {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		next, err := g.Step(m.Event, now)
+		if err != nil && access.CodeOf(err) != access.CodeConflict {
+			return nil, err
+		}
+		if err != nil || reflect.DeepEqual(next, g) {
+			changed = append(changed, g) // as it stands: the index may be behind
+			continue
+		}
+		if err := tx.UpdateGrant(next); err != nil {
+			return nil, err
+		}
+		next.Version++
+		if m.Action != "" {
+			if _, err := tx.Append(grantEntry(b.entry(m.by(), m.Action, m.Outcome, "", "%s", m.Message), next)); err != nil {
+				return nil, err
+			}
+		}
+		changed = append(changed, next)
+	}
 	return changed, nil
 }
 
@@ -327,6 +357,12 @@ func (b *Broker) Begin(ctx context.Context, places map[access.GrantID][]access.P
 		if !ok || g.State != access.Scheduled {
 			continue
 		}
+		prot, _ := b.index.protection(g.Target.VM.ID)
+		if _, ok := prot.Covers(g.Target.Ports, g.Target.Protocol); !ok { // switched off since the machine was confirmed
+			moves = append(moves, Move{ID: id, Event: access.ShutEvent{Reason: access.ReasonUnprotected}, Action: "grant.open", Outcome: audit.Failed,
+				Message: fmt.Sprintf("%s is not opened: port %s of %s is not protected any more", id, g.Target.Ports, g.Target.VM.Name)})
+			continue
+		}
 		moves = append(moves, Move{ID: id, Event: access.OpeningEvent{Places: ps}, Action: "grant.open", Outcome: audit.Intent,
 			Message: fmt.Sprintf("opening %s to %s for %s", g.Target, g.Source, g.Requester)})
 	}
@@ -339,6 +375,13 @@ func (b *Broker) Begin(ctx context.Context, places map[access.GrantID][]access.P
 func (b *Broker) WantedAt(place string) (open []access.Grant, over []access.Grant, shields []access.Protection) {
 	now := b.Now()
 	gs, ps := b.index.at(place)
+	if b.Hold() != "" {
+		for i := range ps {
+			if ps[i].State == access.ProtectionRemoving { // a restored store may not know that it was switched on again
+				ps[i].State = access.ProtectionPending
+			}
+		}
+	}
 	for _, g := range gs {
 		if g.Wanted(now) && !b.index.isForced(g.ID) {
 			open = append(open, g)
@@ -386,6 +429,10 @@ func (b *Broker) Record(ctx context.Context, e audit.Entry) {
 	if e.Actor == "" {
 		e.Actor = "curfew"
 	}
+	b.record(ctx, e)
+}
+
+func (b *Broker) record(ctx context.Context, e audit.Entry) {
 	if err := b.update(ctx, func(tx Tx) error { _, err := tx.Append(e); return err }); err != nil {
 		b.spool(e)
 	}

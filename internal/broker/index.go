@@ -11,13 +11,13 @@ import (
 // index holds every grant that is not over, and every protection, as the store has them. The broker is the only writer and
 // changes it after each commit; it is what closings go by when the store cannot be read (P7), and is read anew in each sweep.
 type index struct {
-	reloading sync.RWMutex // held for reading around a commit and its apply, for writing around a reload
-	mu        sync.RWMutex
-	grants    map[access.GrantID]access.Grant
-	byPlace   map[string]map[access.GrantID]struct{}
-	prots     map[string]access.Protection        // by VM key
-	protAt    map[string]map[string]struct{}      // place key -> VM keys
-	forced    map[access.GrantID]access.ShutEvent // to be shut although that could not be stored yet
+	order   sync.Mutex // held from before a commit until it is applied here, and around a reload: the index changes in the store's order
+	mu      sync.RWMutex
+	grants  map[access.GrantID]access.Grant
+	byPlace map[string]map[access.GrantID]struct{}
+	prots   map[string]access.Protection        // by VM key
+	protAt  map[string]map[string]struct{}      // place key -> VM keys
+	forced  map[access.GrantID]access.ShutEvent // to be shut although that could not be stored yet
 }
 
 func newIndex() *index {
@@ -166,10 +166,23 @@ func (i *index) force(id access.GrantID, ev access.ShutEvent) {
 }
 
 func (i *index) isForced(id access.GrantID) bool {
+	_, ok := i.forcedBy(id)
+	return ok
+}
+
+// forcedBy returns what is to shut a grant as soon as it can be stored.
+func (i *index) forcedBy(id access.GrantID) (access.ShutEvent, bool) {
 	i.mu.RLock()
 	defer i.mu.RUnlock()
-	_, ok := i.forced[id]
-	return ok
+	ev, ok := i.forced[id]
+	return ev, ok
+}
+
+// unforce forgets what has been stored, or can never be because the store does not know the grant.
+func (i *index) unforce(id access.GrantID) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	delete(i.forced, id)
 }
 
 // plan returns what has to be done at now, and when to look again.

@@ -90,6 +90,8 @@ type Tx interface {
 	// Remembered returns what a caller's idempotency key made, if it was used; a key used for another body is a conflict.
 	Remembered(caller, key, bodyHash string) (id string, ok bool, err error)
 	Remember(caller, key, bodyHash, id string, now time.Time) error
+	// Forget drops the keys that were remembered before an instant.
+	Forget(before time.Time) error
 
 	// Meta are single values of the installation: "" if unset.
 	Meta(key string) (string, error)

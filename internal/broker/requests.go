@@ -49,6 +49,18 @@ func DefaultPorts(os string) access.Ports {
 	return access.Port(22)
 }
 
+func invalid(field, format string, args ...any) *access.Error {
+	return &access.Error{Code: access.CodeInvalid, Field: field, Message: fmt.Sprintf(format, args...)}
+}
+
+// checkComment cleans what a person says about a decision, and bounds it.
+func checkComment(s string) (string, error) {
+	if len(s) > 500 {
+		return "", invalid("comment", "the comment is longer than 500 bytes").WithHint("say it shorter")
+	}
+	return clean(s), nil
+}
+
 func vmOf(m inventory.Machine) access.VM { return access.VM{ID: m.ID, Name: m.Name, VMID: m.VMID} }
 
 // draft is a request that has been checked against everything but the store.
@@ -62,10 +74,10 @@ type draft struct {
 func (b *Broker) draft(ctx context.Context, c access.Caller, in RequestInput) (draft, error) {
 	var d draft
 	if len(in.VMs) == 0 {
-		return d, access.Errorf(access.CodeInvalid, "no machine was named")
+		return d, invalid("vm", "no machine was named").WithHint("name it by name, group/name or resource id")
 	}
 	if len(in.VMs) > 50 || len(in.Ports) > 20 {
-		return d, access.Errorf(access.CodeInvalid, "a request holds at most 50 machines and 20 ports each")
+		return d, invalid("vm", "a request holds at most 50 machines and 20 ports each").WithHint("ask in several requests")
 	}
 	src, err := callerSource(in.Source, c.Address)
 	if err != nil {
@@ -76,7 +88,7 @@ func (b *Broker) draft(ctx context.Context, c access.Caller, in RequestInput) (d
 		proto = access.TCP
 	}
 	if proto != access.TCP && proto != access.UDP {
-		return d, &access.Error{Code: access.CodeInvalid, Field: "protocol", Message: fmt.Sprintf("protocol %q is neither tcp nor udp", proto)}
+		return d, invalid("protocol", "protocol %.80q is neither tcp nor udp", proto).WithHint("leave it out for tcp")
 	}
 	d.terms = access.Terms{Source: src, Duration: in.Duration}
 	for _, ref := range in.VMs {
@@ -86,17 +98,17 @@ func (b *Broker) draft(ctx context.Context, c access.Caller, in RequestInput) (d
 		}
 		d.snapshot = s
 		if why := s.UnprotectableReason(m); why != "" {
-			return d, access.Errorf(access.CodeUnprotectable, "%s cannot be opened just in time: %s", m.Name, why)
+			return d, access.Errorf(access.CodeUnprotectable, "%s cannot be opened just in time: %s", m.Name, why).
+				WithHint("see how it is reached with: curfew vm show %s", m.Name)
 		}
 		if slices.ContainsFunc(d.machines, func(x inventory.Machine) bool { return access.SameVM(x.ID, m.ID) }) {
-			return d, access.Errorf(access.CodeInvalid, "%s is named twice", m.Name)
+			return d, invalid("vm", "%s is named twice", m.Name).WithHint("name each machine once")
 		}
 		if src.Addr().Is6() && !hasIPv6(m) {
-			return d, &access.Error{Code: access.CodeInvalid, Field: "source", Message: fmt.Sprintf("%s is an IPv6 source, and %s has no IPv6 address", src, m.Name),
-				Hint: "name an IPv4 address with --from"}
+			return d, invalid("source", "%s is an IPv6 source, and %s has no IPv6 address", src, m.Name).WithHint("name an IPv4 address with --from")
 		}
 		if src.Addr().Is4() && !hasIPv4(m) {
-			return d, &access.Error{Code: access.CodeInvalid, Field: "source", Message: fmt.Sprintf("%s is an IPv4 source, and %s has no IPv4 address", src, m.Name)}
+			return d, invalid("source", "%s is an IPv4 source, and %s has no IPv4 address", src, m.Name).WithHint("name an IPv6 address with --from")
 		}
 		d.machines = append(d.machines, m)
 		ports := in.Ports
@@ -105,11 +117,11 @@ func (b *Broker) draft(ctx context.Context, c access.Caller, in RequestInput) (d
 		}
 		for _, p := range ports {
 			if !p.Valid() {
-				return d, &access.Error{Code: access.CodeInvalid, Field: "port", Message: "a port is missing or out of range: ports run from 1 to 65535"}
+				return d, invalid("port", "a port is missing or out of range: ports run from 1 to 65535").WithHint("name a port like 22, or a range like 8000-8010")
 			}
 			t := access.Target{VM: vmOf(m), Ports: p, Protocol: proto}
 			if slices.ContainsFunc(d.terms.Targets, func(o access.Target) bool { return access.SameVM(o.VM.ID, t.VM.ID) && o.Ports.Overlaps(p) }) {
-				return d, access.Errorf(access.CodeInvalid, "port %s of %s is named twice", p, m.Name)
+				return d, invalid("port", "port %s of %s is named twice", p, m.Name).WithHint("name each port once")
 			}
 			d.terms.Targets = append(d.terms.Targets, t)
 		}
@@ -192,19 +204,12 @@ func (b *Broker) CreateRequest(ctx context.Context, c access.Caller, in RequestI
 	} else if r.StartAt.After(r.ExpiresAt) {
 		r.ExpiresAt = r.StartAt // a far start may be answered until it comes
 	}
-	err = b.insertRequest(ctx, c, r, in.Key, hash)
-	if access.CodeOf(err) == access.CodeConflict && in.Key != "" {
-		// Two calls with one key at the same instant: the second gets what the first made.
-		if prev, ok, rerr := b.remembered(ctx, c, in.Key, hash); ok || rerr != nil {
-			return prev, rerr
-		}
-	}
-	return r, err
+	return b.insertRequest(ctx, c, r, in.Key, hash)
 }
 
-func (b *Broker) insertRequest(ctx context.Context, c access.Caller, r access.Request, idem, hash string) error {
+func (b *Broker) insertRequest(ctx context.Context, c access.Caller, r access.Request, idem, hash string) (access.Request, error) {
 	defer b.time.expires(r.ExpiresAt) // at worst it is looked at once too often
-	return b.update(ctx, func(tx Tx) error {
+	err := b.update(ctx, func(tx Tx) error {
 		f := RequestFilter{Requester: r.Requester, States: []access.RequestState{access.Pending}, Page: Page{Limit: 500}}
 		pending, _, err := tx.Requests(f)
 		if err != nil {
@@ -217,7 +222,7 @@ func (b *Broker) insertRequest(ctx context.Context, c access.Caller, r access.Re
 			}
 		}
 		if len(pending) >= 100 {
-			return access.Errorf(access.CodeRateLimited, "you have %d pending requests", len(pending)).WithHint("cancel some with: curfew request cancel")
+			return access.Errorf(access.CodeRateLimited, "you have %d pending requests, which is as many as one person may", len(pending)).WithHint("cancel some with: curfew request cancel ID")
 		}
 		if err := tx.InsertRequest(r); err != nil {
 			return err
@@ -235,6 +240,17 @@ func (b *Broker) insertRequest(ctx context.Context, c access.Caller, r access.Re
 		_, err = tx.Append(detail(e, "reason", r.Reason, "ticket", r.Ticket, "rules", strings.Join(r.Rules, ","), "source", r.Terms.Source.String(), "for", access.Duration(r.Terms.Duration).String()))
 		return err
 	})
+	if access.CodeOf(err) == access.CodeConflict && idem != "" {
+		// Two calls with one key at the same instant: the second gets what the first made.
+		if prev, ok, rerr := b.remembered(ctx, c, idem, hash); ok || rerr != nil {
+			return prev, rerr
+		}
+	}
+	if err != nil {
+		return access.Request{}, err
+	}
+	r.Version = 1
+	return r, nil
 }
 
 func sameTerms(a, b access.Terms) bool { return a.Within(b) && b.Within(a) }
@@ -271,7 +287,7 @@ func (b *Broker) remembered(ctx context.Context, c access.Caller, key, hash stri
 		return r, false, nil
 	}
 	if len(key) > 200 {
-		return r, false, access.Errorf(access.CodeInvalid, "the idempotency key is longer than 200 bytes")
+		return r, false, invalid("key", "the idempotency key is longer than 200 bytes").WithHint("use a random one, such as a UUID")
 	}
 	err = b.view(ctx, func(tx Tx) error {
 		id, ok, err := tx.Remembered(c.Name, key, hash)
@@ -333,39 +349,48 @@ func (b *Broker) review(ctx context.Context, c access.Caller, id access.RequestI
 	if err != nil && d == access.Approve {
 		return access.Request{}, err
 	}
+	comment, err := checkComment(in.Comment)
+	if err != nil {
+		return access.Request{}, err
+	}
 	var out access.Request
 	var grants []access.Grant
 	now := b.Now()
-	err = b.update(ctx, func(tx Tx) error {
+	err = b.change(ctx, func(tx Tx) ([]access.Grant, []access.Protection, error) {
 		grants = nil
+		fail := func(err error) ([]access.Grant, []access.Protection, error) { return nil, nil, err }
 		r, err := b.visibleRequest(tx, c, id)
 		if err != nil {
-			return err
+			return fail(err)
 		}
-		if r.State == access.Pending {
+		asked := r
+		if r.State == access.Pending && now.Before(r.ExpiresAt) {
 			if d == access.Approve {
 				if r, err = b.recheck(tx, c, r, snap); err != nil {
-					return err
+					return fail(err)
 				}
 			} else if l, lerr := b.limitsOf(tx, r, snap); lerr == nil && !l.MayApprove(c.Name) {
-				return access.Errorf(access.CodeDenied, "you are not among the approvers that rule %s names", strings.Join(l.Rules, ", "))
+				return fail(notAmong(l))
 			}
 		}
-		ev := access.ReviewEvent{By: c.Name, Decision: d, Comment: clean(in.Comment)}
-		if d == access.Approve {
+		ev := access.ReviewEvent{By: c.Name, Decision: d, Comment: comment}
+		if d == access.Approve && r.State == access.Pending {
 			if ev.Narrowed, err = narrow(r, in); err != nil {
-				return err
+				return fail(err)
 			}
 		}
 		var effects []access.Effect
 		out, effects, err = r.Step(ev, now)
 		if err != nil {
-			return err
+			return fail(err)
+		}
+		if len(effects) > 0 && b.Hold() != "" {
+			return fail(b.heldError())
 		}
 		for _, ef := range effects {
 			gs, err := b.effect(tx, c, out, ef, now)
 			if err != nil {
-				return err
+				return fail(err)
 			}
 			grants = append(grants, gs...)
 			for _, g := range gs {
@@ -375,7 +400,7 @@ func (b *Broker) review(ctx context.Context, c access.Caller, id access.RequestI
 			}
 		}
 		if err := tx.UpdateRequest(out); err != nil {
-			return err
+			return fail(err)
 		}
 		out.Version++
 		verb := map[access.Decision]string{access.Approve: "approves", access.Deny: "denies"}[d]
@@ -386,15 +411,17 @@ func (b *Broker) review(ctx context.Context, c access.Caller, id access.RequestI
 		e := requestEntry(b.entry(c, action, audit.Done, "", "%s", msg), out)
 		e = detail(e, "comment", ev.Comment, "source", out.Terms.Source.String(), "for", access.Duration(out.Terms.Duration).String())
 		if ev.Narrowed != nil {
-			e = detail(e, "narrowed", "yes")
+			e = detail(e, "narrowed", "yes", "targets", targetsText(out.Terms.Targets))
+		}
+		if out.Needed != asked.Needed {
+			e = detail(e, "needed", fmt.Sprint(out.Needed))
 		}
 		_, err = tx.Append(e)
-		return err
+		return grants, nil, err
 	})
 	if err != nil {
 		return access.Request{}, b.refuse(ctx, c, action, string(id), err)
 	}
-	b.index.apply(grants, nil)
 	if len(grants) > 0 {
 		b.enf.Wake()
 	}
@@ -404,7 +431,7 @@ func (b *Broker) review(ctx context.Context, c access.Caller, id access.RequestI
 // limitsOf asks the policy again about a request, as things are now.
 func (b *Broker) limitsOf(tx Tx, r access.Request, s *inventory.Snapshot) (access.Limits, error) {
 	if s == nil {
-		return access.Limits{}, access.Errorf(access.CodeAzureUnavailable, "the machines could not be read")
+		return access.Limits{}, access.Errorf(access.CodeAzureUnavailable, "the machines could not be read").WithHint("try again in a minute")
 	}
 	var held time.Duration
 	if r.Extends != "" {
@@ -431,21 +458,42 @@ func (b *Broker) recheck(tx Tx, c access.Caller, r access.Request, s *inventory.
 		return r, err
 	}
 	if !l.MayApprove(c.Name) {
-		return r, access.Errorf(access.CodeDenied, "you are not among the approvers that rule %s names", strings.Join(l.Rules, ", "))
+		return r, notAmong(l)
 	}
 	r.Needed = max(r.Needed, l.Approvals)
+	total := r.Terms.Duration
+	if r.Extends != "" { // several may have been asked for side by side
+		g, err := tx.Grant(r.Extends)
+		if err != nil {
+			return r, err
+		}
+		total += g.Duration
+	}
 	for _, t := range r.Terms.Targets {
 		p, _ := b.index.protection(t.VM.ID)
-		if err := p.Check(t, r.Terms.Source, r.Terms.Duration); err != nil {
+		if err := p.Check(t, r.Terms.Source, total); err != nil {
 			return r, err
 		}
 	}
 	return r, nil
 }
 
+func notAmong(l access.Limits) *access.Error {
+	var names []string
+	for _, list := range l.ApproverLists {
+		names = append(names, strings.Join(list, ", "))
+	}
+	return access.Errorf(access.CodeDenied, "you are not among the approvers that rule %s names", strings.Join(l.Rules, ", ")).
+		WithHint("ask one of these: %s", strings.Join(names, "; and of "))
+}
+
 func narrow(r access.Request, in ReviewInput) (*access.Terms, error) {
 	if in.Duration == 0 && in.Source == "" && len(in.Ports) == 0 {
 		return nil, nil
+	}
+	if r.Extends != "" && (in.Source != "" || len(in.Ports) > 0) {
+		return nil, invalid("narrow", "request %s extends %s as it stands: its time can be narrowed, not its ports or its source", r.ID, r.Extends).
+			WithHint("approve it for less time, or deny it and let them ask for a new grant")
 	}
 	t := r.Terms
 	if in.Duration != 0 {
@@ -460,16 +508,18 @@ func narrow(r access.Request, in ReviewInput) (*access.Terms, error) {
 	}
 	if len(in.Ports) > 0 {
 		var keep []access.Target
-		for _, o := range r.Terms.Targets {
-			for _, p := range in.Ports {
+		for _, p := range in.Ports {
+			found := false
+			for _, o := range r.Terms.Targets {
 				if o.Ports.Contains(p) {
+					found = true
 					o.Ports = p
 					keep = append(keep, o)
 				}
 			}
-		}
-		if len(keep) == 0 {
-			return nil, access.Errorf(access.CodeInvalid, "request %s holds none of the ports %v", r.ID, in.Ports)
+			if !found {
+				return nil, invalid("narrow", "request %s does not ask for port %s", r.ID, p).WithHint("it asks for %s", targetsText(r.Terms.Targets))
+			}
 		}
 		t.Targets = keep
 	}
@@ -502,9 +552,6 @@ func (b *Broker) effect(tx Tx, c access.Caller, r access.Request, ef access.Effe
 		g, err := tx.Grant(ef.Grant)
 		if err != nil {
 			return nil, err
-		}
-		if b.Hold() != "" {
-			return nil, b.heldError()
 		}
 		if g, err = g.Step(access.ExtendEvent{By: ef.By}, now); err != nil {
 			return nil, err
@@ -561,7 +608,8 @@ func (b *Broker) Extend(ctx context.Context, c access.Caller, id access.GrantID,
 		return access.Request{}, err
 	}
 	if !access.SamePerson(g.Requester, c.Name) {
-		return access.Request{}, b.refuse(ctx, c, action, string(id), access.Errorf(access.CodeDenied, "grant %s is not yours: only its requester asks for more time", id))
+		return access.Request{}, b.refuse(ctx, c, action, string(id), access.Errorf(access.CodeDenied, "grant %s is not yours: only its requester asks for more time", id).
+			WithHint("its requester does, with: curfew grant extend %s", id))
 	}
 	now := b.Now()
 	if _, err := g.Step(access.ExtendEvent{By: by}, now); err != nil {
@@ -572,22 +620,23 @@ func (b *Broker) Extend(ctx context.Context, c access.Caller, id access.GrantID,
 		return access.Request{}, err
 	}
 	terms := access.Terms{Targets: []access.Target{g.Target}, Source: g.Source, Duration: by}
-	if p, ok := b.index.protection(g.Target.VM.ID); ok {
-		if err := p.Check(g.Target, g.Source, g.Duration+by); err != nil {
-			return access.Request{}, b.refuse(ctx, c, action, string(id), err)
-		}
+	prot, _ := b.index.protection(g.Target.VM.ID)
+	if err := prot.Check(g.Target, g.Source, g.Duration+by); err != nil {
+		return access.Request{}, b.refuse(ctx, c, action, string(id), err)
 	}
-	if reason == "" {
-		var first access.Request
-		if err := b.view(ctx, func(tx Tx) (err error) { first, err = tx.Request(g.Request); return err }); err == nil {
-			reason = first.Reason
-		}
+	// Its ticket is the first request's, and so is its reason where none is given.
+	var first access.Request
+	if err := b.view(ctx, func(tx Tx) (err error) { first, err = tx.Request(g.Request); return err }); err != nil {
+		return access.Request{}, err
 	}
-	l, err := b.decide(c.Name, terms, time.Time{}, reason, "", g.Duration, snap)
+	if strings.TrimSpace(reason) == "" {
+		reason = first.Reason
+	}
+	l, err := b.decide(c.Name, terms, time.Time{}, reason, first.Ticket, g.Duration, snap)
 	if err != nil {
 		return access.Request{}, b.refuse(ctx, c, action, string(id), err)
 	}
-	r := access.Request{ID: access.RequestID("r-" + newID()), Requester: c.Name, Asked: terms, Terms: terms, Reason: clean(reason), Extends: g.ID, Needed: l.Approvals,
+	r := access.Request{ID: access.RequestID("r-" + newID()), Requester: c.Name, Asked: terms, Terms: terms, Reason: clean(reason), Ticket: first.Ticket, Extends: g.ID, Needed: l.Approvals,
 		Rules: l.Rules, State: access.Pending, CreatedAt: now, ExpiresAt: g.EndsAt}
-	return r, b.insertRequest(ctx, c, r, idem, hash)
+	return b.insertRequest(ctx, c, r, idem, hash)
 }

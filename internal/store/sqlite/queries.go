@@ -70,6 +70,7 @@ const (
 
 	qRemembered = `SELECT body_hash, object_id FROM idempotency WHERE caller = $1 AND key = $2`
 	qRemember   = `INSERT INTO idempotency (caller, key, body_hash, object_id, at) VALUES ($1, $2, $3, $4, $5)`
+	qForget     = `DELETE FROM idempotency WHERE at < $1`
 	qMeta       = `SELECT value FROM meta WHERE key = $1`
 	qSetMeta    = `INSERT INTO meta (key, value) VALUES ($1, $2) ON CONFLICT (key) DO UPDATE SET value = excluded.value`
 )

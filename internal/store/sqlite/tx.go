@@ -339,6 +339,21 @@ func (t *tx) Remember(caller, key, bodyHash, id string, now time.Time) error {
 	return nil
 }
 
+// Forget implements broker.Tx.
+func (t *tx) Forget(before time.Time) error {
+	at, err := instant(before)
+	if err != nil {
+		return err
+	}
+	if !at.Valid {
+		return nil
+	}
+	if _, err := t.exec(qForget, at); err != nil {
+		return t.unexpected(err)
+	}
+	return nil
+}
+
 // Meta implements broker.Tx.
 func (t *tx) Meta(key string) (string, error) {
 	var v string

@@ -357,6 +357,17 @@ func testIdempotency(t *testing.T, s broker.Store) {
 		return tx.Remember("bo", "k", "h", "r-3", Epoch)
 	})
 	do(t, s, func(tx broker.Tx) error {
+		must(t, tx.Remember("ana", "late", "h", "r-4", Epoch.Add(time.Hour)))
+		must(t, tx.Forget(Epoch.Add(time.Hour)))
+		_, ok, err := tx.Remembered("ana", "k", "h")
+		must(t, err)
+		equal(t, "a forgotten key", ok, false)
+		_, ok, err = tx.Remembered("ana", "late", "h")
+		must(t, err)
+		equal(t, "a key that is not old enough", ok, true)
+		return tx.Remember("ana", "k", "another body", "r-5", Epoch.Add(time.Hour))
+	})
+	do(t, s, func(tx broker.Tx) error {
 		must(t, tx.SetMeta("a", "1"))
 		must(t, tx.SetMeta("a", "2"))
 		v, err := tx.Meta("a")

@@ -33,15 +33,16 @@ type state struct {
 	log         []audit.Entry
 	hashes      []tlog.Hash
 	remembered  map[[2]string][2]string
+	keysAt      map[[2]string]time.Time
 	meta        map[string]string
 }
 
 func (s state) clone() state {
 	s.requests, s.grants, s.protections = slices.Clone(s.requests), slices.Clone(s.grants), slices.Clone(s.protections)
 	s.log, s.hashes = slices.Clip(s.log), slices.Clip(s.hashes)
-	s.remembered, s.meta = maps.Clone(s.remembered), maps.Clone(s.meta)
+	s.remembered, s.keysAt, s.meta = maps.Clone(s.remembered), maps.Clone(s.keysAt), maps.Clone(s.meta)
 	if s.meta == nil {
-		s.remembered, s.meta = map[[2]string][2]string{}, map[string]string{}
+		s.remembered, s.keysAt, s.meta = map[[2]string][2]string{}, map[[2]string]time.Time{}, map[string]string{}
 	}
 	return s
 }
@@ -393,6 +394,20 @@ func (t *memoryTx) Remember(caller, key, bodyHash, id string, now time.Time) err
 		return code(access.CodeConflict)
 	}
 	t.remembered[k] = [2]string{bodyHash, id}
+	t.keysAt[k] = now
+	return nil
+}
+
+func (t *memoryTx) Forget(before time.Time) error {
+	if err := t.writable(); err != nil {
+		return err
+	}
+	for k, at := range t.keysAt {
+		if at.Before(before) {
+			delete(t.remembered, k)
+			delete(t.keysAt, k)
+		}
+	}
 	return nil
 }
 

@@ -450,7 +450,7 @@ func testViewsDoNotWrite(t *testing.T, s broker.Store) {
 	must(t, s.View(t.Context(), func(tx broker.Tx) error {
 		for name, err := range map[string]error{
 			"InsertRequest": tx.InsertRequest(Request("r-1")), "InsertGrant": tx.InsertGrant(Grant("g-1", "w")), "PutProtection": tx.PutProtection(Protection("w")),
-			"Remember": tx.Remember("ana", "k", "h", "r-1", Epoch), "SetMeta": tx.SetMeta("k", "v"),
+			"Remember": tx.Remember("ana", "k", "h", "r-1", Epoch), "Forget": tx.Forget(Epoch), "SetMeta": tx.SetMeta("k", "v"),
 			"UpdateRequest": tx.UpdateRequest(Request("r-1")), "UpdateGrant": tx.UpdateGrant(Grant("g-1", "w")),
 		} {
 			if err == nil {
