@@ -29,6 +29,7 @@ func (s *Sim) Load(estate []byte) error {
 		s.world = old
 		return err
 	}
+	s.changedLocked()
 	return nil
 }
 

@@ -79,6 +79,8 @@ type Sim struct {
 	faultSeq int
 	requests []RequestRecord // ring
 	logNext  int
+	revision uint64
+	watchers map[chan struct{}]struct{}
 	world
 }
 

@@ -142,6 +142,7 @@ func (s *Sim) removeLocked(r *resource) {
 	for ref := range s.refs[r.key] {
 		s.touchLocked(strings.ToLower(ref.id))
 	}
+	s.changedLocked()
 }
 
 // remember keeps the state before a change for stale reads.
@@ -203,6 +204,7 @@ func (s *Sim) setBodyLocked(r *resource, body map[string]any, rules []*rule, kee
 	r.out = collectRefs(r)
 	s.addRefsLocked(r)
 	r.dirty()
+	s.changedLocked()
 }
 
 // rawLocked is the resource as GET shows it.
@@ -335,6 +337,7 @@ func (s *Sim) removeChildLocked(owner *resource, t target) error {
 		}
 		owner.rules = slices.Delete(slices.Clone(owner.rules), i, i+1)
 		owner.dirty()
+		s.changedLocked()
 	} else {
 		body, err := decodeObject(s.rawLocked(owner))
 		if err != nil {

@@ -294,6 +294,7 @@ func (s *Sim) putPartLocked(owner *resource, t target, part map[string]any, mode
 		s.remember(owner)
 		owner.rules = rules
 		owner.dirty()
+		s.changedLocked()
 		owner.etag = s.etagLocked()
 		return i < 0, nil
 	}
