@@ -83,7 +83,7 @@ CREATE INDEX grant_places_by_grant ON grant_places (grant_seq);
 
 CREATE TABLE protections (
     vm_key  TEXT   NOT NULL PRIMARY KEY,
-    state   TEXT   NOT NULL CHECK (state IN ('on', 'pending', 'failed', 'off')),
+    state   TEXT   NOT NULL CHECK (state IN ('on', 'pending', 'failed', 'removing', 'off')),
     version BIGINT NOT NULL,
     doc     TEXT   NOT NULL
 );
