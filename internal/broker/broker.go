@@ -85,7 +85,7 @@ type Broker struct {
 	storeErr  string
 	azureErr  string
 	lastSweep time.Time
-	locks     sync.Map // VM key -> *sync.Mutex: one change of a machine's protection at a time
+	locks     sync.Map // VM key -> chan struct{}: one change of a machine's protection at a time
 }
 
 // Meta keys in the store.

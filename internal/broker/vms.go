@@ -196,6 +196,9 @@ func (b *Broker) info(s *inventory.Snapshot, m inventory.Machine, grants []acces
 			}
 		}
 		for _, p := range e.Public {
+			if !p.Addr.IsValid() {
+				continue // Azure has assigned none, or it could not be read
+			}
 			if !slices.Contains(v.PublicIPs, p.Addr) {
 				v.PublicIPs = append(v.PublicIPs, p.Addr)
 			}
@@ -307,8 +310,9 @@ func (b *Broker) PlanRequest(ctx context.Context, c access.Caller, in RequestInp
 			ids[key(pl.ID)], env[key(pl.ID)] = pl.ID, after[k]
 			for _, a := range pl.Addresses {
 				for _, o := range d.snapshot.OwnersOf(a, pl.ID) {
-					if !access.SameVM(o.ID, t.VM.ID) {
-						plan.Also = append(plan.Also, fmt.Sprintf("%s has address %s too and is opened with it", o.Name, a))
+					line := fmt.Sprintf("%s has address %s too and is opened with it", o.Name, a)
+					if !access.SameVM(o.ID, t.VM.ID) && !slices.Contains(plan.Also, line) {
+						plan.Also = append(plan.Also, line)
 					}
 				}
 			}
@@ -318,11 +322,11 @@ func (b *Broker) PlanRequest(ctx context.Context, c access.Caller, in RequestInp
 		res, err := b.cfg.Backend.Sync(ctx, ids[k], enforce.Sync{DryRun: true, Decide: func(context.Context, enforce.Held) (enforce.Wanted, error) {
 			open, _, prots := b.WantedAt(ids[k])
 			w := Wanted(ids[k], append(open, byPlace[k]...), prots)
-			w.Env = env[k].EnvOf(ids[k])
+			w.Env, w.KeepShields = env[k].EnvOf(ids[k]), b.Hold() != ""
 			return w, nil
 		}})
 		if err != nil {
-			return plan, err
+			return plan, b.explain(err)
 		}
 		plan.Changes = append(plan.Changes, res.Changes...)
 		for _, p := range res.Problems {
@@ -342,6 +346,9 @@ func (b *Broker) PlanRequest(ctx context.Context, c access.Caller, in RequestInp
 		if why := b.LetIn(after[key(t.VM.ID)], m, t, d.terms.Source); why != "" && plan.WillGetIn {
 			plan.WillGetIn, plan.Why = false, why
 		}
+	}
+	if h := b.Hold(); h != "" {
+		plan.WillGetIn, plan.Why = false, b.heldError().Message
 	}
 	return plan, nil
 }

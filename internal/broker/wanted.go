@@ -68,8 +68,20 @@ func (b *Broker) wantedWith(place string, with map[string]access.Protection, env
 		return ok && !p.Shields()
 	})
 	w := Wanted(place, open, prots)
+	w.KeepShields = b.Hold() != ""
 	if env != nil {
 		w.Env = env.EnvOf(place)
 	}
 	return w
+}
+
+// Locate fills in where a protection has to stand for a machine as it is now.
+func (b *Broker) Locate(m inventory.Machine, p access.Protection) (access.Protection, error) {
+	err := b.locate(m, &p)
+	return p, err
+}
+
+// Exposed tells whether something other than our own rules lets anybody in to a protected port, or that could not be judged.
+func (b *Broker) Exposed(s *inventory.Snapshot, m inventory.Machine, p access.Protection) bool {
+	return len(b.exposures(s, m, p.Ports)) > 0
 }

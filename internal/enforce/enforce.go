@@ -41,6 +41,9 @@ type Wanted struct {
 	Replaced []access.Replacement // foreign rules that stand replaced: they stay so
 	Restore  []access.Replacement // foreign rules to be put back as they were
 	Env      netsec.Env           // what tags and application security groups mean there
+	// KeepShields leaves every deny and exemption of ours that stands, wanted or not: what is known of them may be out of date, and
+	// taking one away would open a port.
+	KeepShields bool
 }
 
 // Held is what a place was seen to hold of ours, and of other installations'.
@@ -101,6 +104,7 @@ type Problem struct {
 	Rule    string           `json:"rule"`    // the foreign rule in the way
 	Message string           `json:"message"` // what and why
 	Hint    string           `json:"hint"`    // what next, for example --replace-rule NSG/RULE
+	Theirs  bool             `json:"theirs"`  // somebody else has decided about a rule that was set aside: it is not put back
 }
 
 // Result is what became of one place.

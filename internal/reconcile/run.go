@@ -52,7 +52,7 @@ func (r *Reconciler) run(ctx context.Context, p *place) (again bool, err error) 
 				return enforce.Wanted{}, err
 			}
 			w := broker.Wanted(p.id, open, prots)
-			w.Env = r.env(ctx, p.id)
+			w.Env, w.KeepShields = r.env(ctx, p.id), b.Hold() != ""
 			return w, nil
 		},
 		Keep: func(ctx context.Context, originals []access.Replacement) error { return b.Keep(ctx, p.id, originals) },

@@ -352,7 +352,7 @@ func (r *Reconciler) protection(ctx context.Context, p access.Protection, look l
 // remove finishes switching a protection off that a crash interrupted.
 func (r *Reconciler) remove(ctx context.Context, p access.Protection) {
 	b := r.cfg.Broker
-	if b.Now().Sub(p.At) < pendingLimit && b.Now().After(p.At) {
+	if b.Hold() != "" || b.Now().Sub(p.At) < pendingLimit && b.Now().After(p.At) {
 		return
 	}
 	var ids []string

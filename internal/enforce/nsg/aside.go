@@ -225,9 +225,12 @@ func parseOriginal(r access.Replacement) (azure.SecurityRule, error) {
 	return out, err
 }
 
-// written returns the protected addresses and ports as our standing denies have them: what the last write was based on. Ports
-// are taken from the names, which nobody can change without making another rule of it.
-func (pl *planner) written() []unit {
+// written returns the protected addresses and ports as our standing denies have them: what the last write was based on.
+func (pl *planner) written() []unit { return unitsOf(pl.standingShields()) }
+
+// standingShields returns what our denies hold. Ports are taken from the names, which nobody can change without making another
+// rule of it.
+func (pl *planner) standingShields() []enforce.Shield {
 	var shields []enforce.Shield
 	for _, name := range slices.Sorted(maps.Keys(pl.ours)) {
 		m := ruleName.FindStringSubmatch(name)
@@ -241,7 +244,23 @@ func (pl *planner) written() []unit {
 			shields = append(shields, enforce.Shield{Destinations: dsts, Ports: p, Protocol: access.Protocol(proto)})
 		}
 	}
-	return unitsOf(shields)
+	return shields
+}
+
+// keepShields adds what our denies hold, and is not wanted, to what is wanted.
+func (pl *planner) keepShields() {
+	wanted := map[string]bool{}
+	at := func(u unit) string { return fmt.Sprint(u.addr, u.ports, u.proto) }
+	for _, u := range unitsOf(pl.in.Wanted.Shields) {
+		wanted[at(u)] = true
+	}
+	all := slices.Clone(pl.in.Wanted.Shields)
+	for _, u := range pl.written() {
+		if !wanted[at(u)] {
+			all = append(all, enforce.Shield{Destinations: []netip.Addr{u.addr}, Ports: u.ports, Protocol: u.proto})
+		}
+	}
+	pl.in.Wanted.Shields = all
 }
 
 // resume keeps aside what stands aside.
@@ -306,7 +325,7 @@ func (pl *planner) restore() {
 			if !stands {
 				what = "has been removed by somebody since"
 			}
-			pl.problem(enforce.Problem{Rule: rep.Rule, Message: fmt.Sprintf("rule %s, which was set aside with consent, %s; it is not put back", rep.Rule, what),
+			pl.problem(enforce.Problem{Rule: rep.Rule, Theirs: true, Message: fmt.Sprintf("rule %s, which was set aside with consent, %s; it is not put back", rep.Rule, what),
 				Hint: "look at the rule, and write it by hand if it should be as it was; its original is kept"})
 		case stands:
 			pl.restored[key] = original

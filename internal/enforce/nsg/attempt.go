@@ -46,7 +46,7 @@ func unitsOf(shields []enforce.Shield) []unit {
 				out = append(out, unit{addr: a, ports: s.Ports, proto: s.Protocol})
 			}
 			u := &out[i]
-			if !slices.ContainsFunc(u.vms, func(v access.VM) bool { return access.SameVM(v.ID, s.VM.ID) }) {
+			if s.VM.ID != "" && !slices.ContainsFunc(u.vms, func(v access.VM) bool { return access.SameVM(v.ID, s.VM.ID) }) {
 				u.vms = append(u.vms, s.VM)
 			}
 			for _, e := range s.Exemptions {

@@ -176,7 +176,10 @@ func newPlanner(in Input) *planner {
 	for _, name := range in.Wanted.Consents {
 		pl.consents[strings.ToLower(name)] = true
 	}
-	pl.units = unitsOf(in.Wanted.Shields)
+	if in.Wanted.KeepShields {
+		pl.keepShields()
+	}
+	pl.units = unitsOf(pl.in.Wanted.Shields)
 	pl.restore()
 	for _, r := range in.Wanted.Replaced {
 		if _, ok := pl.restored[strings.ToLower(r.Rule)]; !ok {
@@ -218,7 +221,25 @@ func (pl *planner) foreign() []azure.SecurityRule {
 		}
 		out = append(out, r)
 	}
-	return append(out, pl.returned...)
+	out = append(out, pl.returned...)
+	for _, key := range slices.Sorted(maps.Keys(pl.aside)) { // of some nothing was left, and now something is again
+		head, ok := pl.aside[key].first()
+		if _, stands := pl.present(key); !ok || stands {
+			continue
+		}
+		if slices.ContainsFunc(out, func(r azure.SecurityRule) bool {
+			return r.Priority == head.Priority && strings.EqualFold(r.Direction, head.Direction)
+		}) {
+			if !pl.refused[key] {
+				pl.refused[key] = true
+				pl.problem(enforce.Problem{Rule: head.Name, Message: fmt.Sprintf("rule %s cannot be put back: its priority %d is taken", head.Name, head.Priority),
+					Hint: "free that priority; the rule's original is kept"})
+			}
+			continue
+		}
+		out = append(out, head)
+	}
+	return out
 }
 
 // finish makes the list in its order: what stood keeps its position, what is new follows by priority. It then compares it with
@@ -244,6 +265,8 @@ func finish(in Input, rules []azure.SecurityRule, p Plan, keep []access.Replacem
 		now, ok := want[key]
 		delete(want, key)
 		switch {
+		case !ok && mine && h.Kind == enforce.KindExempt && in.Wanted.KeepShields:
+			p.Rules = append(p.Rules, old)
 		case !ok && mine:
 			change(enforce.Remove, old, removal(h, in.Now))
 		case !ok && curfew:
