@@ -171,3 +171,25 @@ func TestStarsAreFewest(t *testing.T) {
 		}
 	})
 }
+
+// A rule of which nothing was left comes back byte for byte, unless somebody took its priority. P3.
+func TestWhollySetAside(t *testing.T) {
+	rule := foreign("ssh", 100, "Allow", "Tcp", "*", "10.0.0.4", "22")
+	w := enforce.Wanted{Shields: []enforce.Shield{shield("web-01", "10.0.0.4", "22")}, Consents: []string{"ssh"}}
+	p := nsg.NewPlan(input([]azure.SecurityRule{rule}, w))
+	if len(p.Rules) != 1 || len(p.Keep) != 1 || !p.After.Shields || len(p.Problems) > 0 {
+		t.Fatalf("problems %v\n%s", p.Problems, dump(p.Rules))
+	}
+	stood := roundTrip(p.Rules)
+	for what, later := range map[string]enforce.Wanted{"restore": {Restore: p.Keep}, "nothing needs it aside": {Replaced: p.Keep}} {
+		back := nsg.NewPlan(input(stood, later))
+		if len(back.Rules) != 1 || string(back.Rules[0].Raw) != string(rule.Raw) || len(back.Problems) > 0 {
+			t.Errorf("%s: problems %v\n%s", what, back.Problems, dump(back.Rules))
+		}
+		taken := append(roundTrip(stood), foreign("other", 100, "Allow", "Tcp", "*", "*", "443"))
+		back = nsg.NewPlan(input(taken, later))
+		if len(back.Rules) != 1 || back.Rules[0].Name != "other" || len(back.Problems) != 1 || back.Problems[0].Rule != "ssh" {
+			t.Errorf("%s, priority taken: problems %v\n%s", what, back.Problems, dump(back.Rules))
+		}
+	}
+}
