@@ -43,6 +43,7 @@ type Config struct {
 	Limits         server.Limits
 
 	RequestExpiry time.Duration // 0: the broker's default
+	KeyRetention  time.Duration // of idempotency keys; 0: the broker's default
 	SweepEvery    time.Duration // 0: 30 s
 	InventoryAge  time.Duration // how old the inventory may be; 0: one minute
 	Band          nsg.Band      // zero: the back end's default
@@ -138,7 +139,7 @@ func Start(ctx context.Context, cfg Config, deps Deps) (_ *App, err error) {
 	b, err := broker.New(ctx, broker.Config{
 		Installation: cfg.Installation, Store: store, Spool: spool, Clock: deps.Clock, Inventory: live, Backend: backend,
 		Policy: func() access.Policy { return cfg.Policy }, People: func() []access.Caller { return people(cfg) },
-		RequestExpiry: cfg.RequestExpiry, Restored: restored, AcceptStore: store.AcceptHead,
+		RequestExpiry: cfg.RequestExpiry, KeyRetention: cfg.KeyRetention, Restored: restored, AcceptStore: store.AcceptHead,
 		Log: deps.Log, Demo: cfg.Demo != nil, Version: cfg.Version,
 	})
 	if err != nil {

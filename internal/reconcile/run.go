@@ -200,7 +200,7 @@ func (r *Reconciler) settle(ctx context.Context, placeID string, res enforce.Res
 		}
 	}
 	for _, g := range over {
-		gone := err == nil && res.Leftover[g.ID] == nil
+		gone := (err == nil || res.Clean) && res.Leftover[g.ID] == nil // Clean: taken out rule by rule, although the group could not be written
 		if gone {
 			if !r.gone(g, placeID) {
 				continue

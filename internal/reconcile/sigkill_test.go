@@ -21,7 +21,6 @@ import (
 	bt "github.com/curfew-jit/curfew/internal/broker/brokertest"
 	"github.com/curfew-jit/curfew/internal/clock"
 	"github.com/curfew-jit/curfew/internal/sim"
-	"github.com/curfew-jit/curfew/internal/sim/estates"
 	"github.com/curfew-jit/curfew/internal/store/sqlite"
 )
 
@@ -66,7 +65,8 @@ func TestSIGKILL(t *testing.T) {
 	for range points {
 		n := 2 + rand.IntN(75)
 		t.Run(fmt.Sprintf("point-%03d", n), func(t *testing.T) {
-			az, err := sim.New(sim.Config{Estate: estates.Demo()})
+			estate, _, _ := shared()
+			az, err := sim.New(sim.Config{Estate: estate})
 			if err != nil {
 				t.Fatal(err)
 			}
