@@ -9,13 +9,15 @@ import (
 
 	"golang.org/x/sync/singleflight"
 
+	"github.com/curfew-jit/curfew/internal/access"
 	"github.com/curfew-jit/curfew/internal/azure"
 	"github.com/curfew-jit/curfew/internal/clock"
 	"github.com/curfew-jit/curfew/internal/netsec"
 )
 
 // EnvOf returns what tags and application security groups mean for a group wherever it is used. A group that serves several
-// networks has the ranges of all of them: what overlaps in one of them counts.
+// networks has the ranges of all of them: what overlaps in one of them counts. Where one of its networks is not known, none is, so
+// that the tag VirtualNetwork may be anything there.
 func (s *Snapshot) EnvOf(nsgID string) netsec.Env {
 	n, ok := s.NSG(nsgID)
 	if !ok {
@@ -25,15 +27,24 @@ func (s *Snapshot) EnvOf(nsgID string) netsec.Env {
 	for _, id := range n.Subnets {
 		vnets[azure.Key(azure.ParentID(id))] = true
 	}
+	env := s.env("", nsgID)
+	env.VirtualNetwork = nil
 	for _, id := range n.NICs {
-		for _, vnet := range s.vnetsOfNIC(id) {
+		of := s.vnetsOfNIC(id)
+		if len(of) == 0 {
+			return env
+		}
+		for _, vnet := range of {
 			vnets[vnet] = true
 		}
 	}
-	env := s.env("", nsgID)
-	env.VirtualNetwork = nil
 	for id := range vnets {
-		env.VirtualNetwork = append(env.VirtualNetwork, s.VNetPrefixes(id)...)
+		of := s.VNetPrefixes(id)
+		if len(of) == 0 {
+			env.VirtualNetwork = nil
+			return env
+		}
+		env.VirtualNetwork = append(env.VirtualNetwork, of...)
 	}
 	slices.SortFunc(env.VirtualNetwork, netip.Prefix.Compare)
 	env.VirtualNetwork = slices.Compact(env.VirtualNetwork)
@@ -43,6 +54,9 @@ func (s *Snapshot) EnvOf(nsgID string) netsec.Env {
 func (s *Snapshot) vnetsOfNIC(id string) (out []string) {
 	nic := s.raw.nics[azure.Key(id)]
 	if nic == nil {
+		if s.base != nil {
+			return s.base.vnetsOfNIC(id)
+		}
 		return nil
 	}
 	for _, c := range nic.Properties.IPConfigurations {
@@ -87,11 +101,16 @@ func (l *Live) Snapshot(ctx context.Context) (*Snapshot, error) {
 	return s, err
 }
 
+// readLimit bounds a reading of everything that nobody may be waiting for any more.
+const readLimit = 10 * time.Minute
+
 // Refresh reads everything again; callers at the same time share one reading.
 func (l *Live) Refresh(ctx context.Context) (*Snapshot, error) {
-	v, err, _ := l.once.Do("all", func() (any, error) {
+	ch := l.once.DoChan("all", func() (any, error) {
 		// One caller going away must not fail the others.
-		s, err := Collect(context.WithoutCancel(ctx), l.reader, CollectOptions{Subscriptions: l.subs, Now: l.clock.Now()})
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), readLimit)
+		defer cancel()
+		s, err := Collect(ctx, l.reader, CollectOptions{Subscriptions: l.subs, Now: l.clock.Now()})
 		if err != nil {
 			return nil, azure.UserError(err)
 		}
@@ -100,10 +119,16 @@ func (l *Live) Refresh(ctx context.Context) (*Snapshot, error) {
 		l.mu.Unlock()
 		return s, nil
 	})
-	if err != nil {
-		return nil, err
+	select {
+	case r := <-ch:
+		if r.Err != nil {
+			return nil, r.Err
+		}
+		return r.Val.(*Snapshot), nil
+	case <-ctx.Done():
+		return nil, access.Errorf(access.CodeAzureUnavailable, "the machines were still being read when the call was given up").
+			WithHint("try again in a minute").Wrap(ctx.Err())
 	}
-	return v.(*Snapshot), nil
 }
 
 // Confirm reads one machine from the resource providers themselves.
