@@ -62,7 +62,7 @@ func (w wanted) live(gs []api.Grant, now time.Time) []api.Grant {
 	for _, p := range w.ports {
 		i := slices.IndexFunc(gs, func(g api.Grant) bool {
 			return access.SameVM(g.VM.ID, w.vm.ID) && g.Port.Contains(p) && g.Protocol == w.protocol && access.PrefixWithin(w.source, g.Source) &&
-				(g.State == access.Activating || g.State == access.Active) && g.EndReason == "" && (g.EndsAt.IsZero() || g.EndsAt.Sub(now) >= leastLeft)
+				(g.State == access.Activating || g.State == access.Active || g.State == access.Scheduled && !g.NotBefore.After(now)) && g.EndReason == "" && (g.EndsAt.IsZero() || g.EndsAt.Sub(now) >= leastLeft)
 		})
 		if i < 0 {
 			return nil
@@ -101,7 +101,7 @@ func (c *cli) ensure(ctx context.Context, cl *client.Client, in api.RequestInput
 		return nil, err
 	}
 	gs, err := pages(0, func(p client.Page) (api.List[api.Grant], error) {
-		return cl.Grants(ctx, client.GrantFilter{Mine: true, VM: w.vm.ID, States: []access.GrantState{access.Activating, access.Active}, Page: p})
+		return cl.Grants(ctx, client.GrantFilter{Mine: true, VM: w.vm.ID, States: []access.GrantState{access.Scheduled, access.Activating, access.Active}, Page: p})
 	})
 	if err != nil {
 		return nil, err
