@@ -1,0 +1,588 @@
+// Package standalone protects machines from somebody's own computer, with that person's own Azure login and without a server. It is
+// a broker in this process, whose store is an undo file, or memory where none was named, and whose enforcer writes each place once.
+//
+// Trusted: the undo file, and the login. Not trusted: that this run is the only one. What stands in Azure under this installation's
+// name and is not asked about is taken as wanted; what other installations wrote is left alone and told.
+package standalone
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/curfew-jit/curfew/api"
+	"github.com/curfew-jit/curfew/internal/access"
+	"github.com/curfew-jit/curfew/internal/azure"
+	"github.com/curfew-jit/curfew/internal/broker"
+	"github.com/curfew-jit/curfew/internal/clock"
+	"github.com/curfew-jit/curfew/internal/enforce"
+	"github.com/curfew-jit/curfew/internal/enforce/nsg"
+	"github.com/curfew-jit/curfew/internal/inventory"
+	"github.com/curfew-jit/curfew/internal/netsec"
+	"github.com/curfew-jit/curfew/internal/server"
+)
+
+// DefaultInstallation is the name in the rules where none is given.
+const DefaultInstallation = "local"
+
+// inventoryAge is how old the list of machines may be within one run. What is changed is confirmed in any case.
+const inventoryAge = 10 * time.Minute
+
+// Config says what to work on. Azure is needed.
+type Config struct {
+	Azure         *azure.Client
+	Installation  string   // "": DefaultInstallation
+	Subscriptions []string // none: all that the login sees
+	Undo          string   // path of the undo file; "": nothing is kept, and replacing rules of others is refused (P3)
+	ReadOnly      bool     // the undo file is read and not locked; Protect refuses
+	By            string   // who does it, for the undo file
+	Band          nsg.Band // zero: the back end's default
+	Clock         clock.Clock
+	Log           *slog.Logger
+}
+
+// Session is one run. Its methods are those of internal/client for machines and protection, and may be called one after another.
+type Session struct {
+	cfg     Config
+	record  *record
+	az      *client
+	inv     *confirmed
+	backend *backend
+	broker  *broker.Broker
+	caller  access.Caller
+
+	mu       sync.Mutex
+	off      bool
+	named    map[string]machine // by VM key: those that are asked about
+	notes    []string
+	fresh    int // notes from here on have not been told
+	failed   map[string]error
+	synced   map[string]bool
+	problems []enforce.Problem
+}
+
+// machine is one that was named.
+type machine struct {
+	vm    access.VM
+	addrs []netip.Addr // its own, and those that its record names
+}
+
+// Open reads the undo file, if one is named. It does not call Azure.
+func Open(ctx context.Context, cfg Config) (*Session, error) {
+	if cfg.Azure == nil {
+		return nil, errors.New("standalone needs a client for Azure")
+	}
+	if cfg.Installation == "" {
+		cfg.Installation = DefaultInstallation
+	}
+	if err := nsg.CheckInstallation(cfg.Installation); err != nil {
+		return nil, err
+	}
+	if cfg.Clock == nil {
+		cfg.Clock = clock.System{}
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.By == "" {
+		cfg.By = "standalone"
+	}
+	rec, err := openRecord(cfg.Undo, cfg.Installation, !cfg.ReadOnly, cfg.Clock.Now)
+	if err != nil {
+		return nil, err
+	}
+	s := &Session{cfg: cfg, record: rec, named: map[string]machine{},
+		az:     &client{Client: cfg.Azure, installation: cfg.Installation, record: rec, last: map[string]azure.NSG{}},
+		inv:    &confirmed{Live: inventory.NewLive(cfg.Azure, cfg.Clock, cfg.Subscriptions, inventoryAge), by: map[string]*inventory.Snapshot{}},
+		caller: access.Caller{Name: cfg.By, Roles: []access.Role{access.Admin}}}
+	b, err := nsg.New(nsg.Config{Client: s.az, Installation: cfg.Installation, Band: cfg.Band, Clock: cfg.Clock, Log: cfg.Log})
+	if err == nil {
+		s.backend = &backend{Backend: b, s: s}
+		s.broker, err = broker.New(ctx, broker.Config{Installation: cfg.Installation, Store: rec, Clock: cfg.Clock, Inventory: s.inv,
+			Backend: s.backend, Policy: func() access.Policy { return access.Policy{} }, Log: cfg.Log})
+	}
+	if err != nil {
+		rec.close()
+		return nil, err
+	}
+	s.broker.SetEnforcer(s)
+	return s, nil
+}
+
+// Close gives the undo file back to other runs.
+func (s *Session) Close() { s.record.close() }
+
+// Notes returns what has to be said besides a plan, each once, since it was called last.
+func (s *Session) Notes() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := slices.Clone(s.notes[s.fresh:])
+	s.fresh = len(s.notes)
+	return out
+}
+
+func (s *Session) note(format string, args ...any) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if n := fmt.Sprintf(format, args...); !slices.Contains(s.notes, n) {
+		s.notes = append(s.notes, n)
+	}
+}
+
+func (s *Session) convert() server.Converter { return server.Converter{Clock: s.cfg.Clock} }
+
+// snapshot reads all machines, once in a run. Its error is Azure's own: most likely that nobody is logged in.
+func (s *Session) snapshot(ctx context.Context) (*inventory.Snapshot, error) {
+	snap, err := s.inv.Snapshot(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range snap.Problems {
+		s.note("not everything could be read: %s", p)
+	}
+	return snap, nil
+}
+
+// VMs lists machines; query matches names.
+func (s *Session) VMs(ctx context.Context, query string) (api.List[api.VM], error) {
+	out := api.List[api.VM]{Items: []api.VM{}}
+	snap, err := s.snapshot(ctx)
+	if err != nil {
+		return out, err
+	}
+	var found []access.Protection
+	for _, m := range snap.Machines() {
+		if p, ok := reconstruct(s.cfg.Installation, snap, m); ok {
+			found = append(found, p)
+		}
+	}
+	s.record.lay(found)
+	if err := s.broker.Reload(ctx); err != nil {
+		return out, err
+	}
+	vms, err := s.broker.VMs(ctx, s.caller, query)
+	for _, v := range vms {
+		out.Items = append(out.Items, s.convert().VM(v))
+	}
+	return out, err
+}
+
+// VM returns one machine, read from Azure itself.
+func (s *Session) VM(ctx context.Context, ref string) (api.VM, error) {
+	if err := s.prepare(ctx, []string{ref}, false); err != nil {
+		return api.VM{}, err
+	}
+	v, err := s.broker.VM(ctx, s.caller, ref)
+	if err != nil {
+		return api.VM{}, err
+	}
+	return s.convert().VM(v), nil
+}
+
+// PlanProtection computes what Protect would write, and what it would mean. It changes nothing.
+func (s *Session) PlanProtection(ctx context.Context, in api.ProtectInput) (api.ProtectPlan, error) {
+	if err := s.prepare(ctx, in.VMs, in.Off); err != nil {
+		return api.ProtectPlan{}, err
+	}
+	if len(in.Replace) > 0 && s.cfg.Undo == "" {
+		s.note("rules of others are replaced only with an undo file: protect would refuse without --undo FILE")
+	}
+	plan, err := s.broker.PlanProtect(ctx, s.caller, s.convert().ProtectInput(in))
+	if err == nil {
+		s.tell(&plan)
+	}
+	return s.convert().ProtectPlan(plan), err
+}
+
+// Protect does what was planned: with a Digest, only if the plan is still the same. It reports success only when the effective
+// verdict for each port is deny (P4). Run again after it failed or was killed, it goes on where it stopped (P8).
+func (s *Session) Protect(ctx context.Context, in api.ProtectInput) (api.ProtectPlan, error) {
+	if s.cfg.ReadOnly {
+		return api.ProtectPlan{}, errors.New("this session only reads")
+	}
+	if len(in.Replace) > 0 && s.cfg.Undo == "" {
+		return api.ProtectPlan{}, needsUndo("", "")
+	}
+	if err := s.prepare(ctx, in.VMs, in.Off); err != nil {
+		return api.ProtectPlan{}, err
+	}
+	var replaced []access.Replacement
+	if in.Off {
+		for _, p := range s.record.recorded() {
+			if _, ok := s.named[key(p.VM.ID)]; ok {
+				replaced = append(replaced, p.Replaced...)
+			}
+		}
+	}
+	s.failed, s.synced, s.problems = map[string]error{}, map[string]bool{}, nil
+	plan, err := s.broker.Protect(ctx, s.caller, s.convert().ProtectInput(in))
+	s.tell(&plan)
+	out := s.convert().ProtectPlan(plan)
+	for _, id := range slices.Sorted(func(yield func(string) bool) {
+		for k := range s.failed {
+			if !yield(k) {
+				return
+			}
+		}
+	}) {
+		e := *azure.UserError(s.failed[id])
+		e.Message = lastPart(id) + " could not be written: " + e.Message
+		again := "then run the same command again: it goes on where this one stopped"
+		if e.Hint != "" {
+			again = e.Hint + "\n" + again
+		}
+		return out, e.WithHint("%s", again)
+	}
+	if !plan.Applied {
+		return out, err
+	}
+	ctx = context.WithoutCancel(ctx)
+	if ferr := s.finish(ctx); err == nil {
+		err = ferr
+	}
+	if in.Off && err == nil {
+		err = s.putBack(ctx, replaced)
+	}
+	return out, err
+}
+
+// prepare reads the named machines, and lays what stands of theirs under the broker where the undo file does not know them.
+func (s *Session) prepare(ctx context.Context, refs []string, off bool) error {
+	snap, err := s.snapshot(ctx)
+	if err != nil {
+		return err
+	}
+	s.off, s.named = off, map[string]machine{}
+	recorded := s.record.recorded()
+	for _, ref := range refs {
+		m, err := snap.Find(ref)
+		if access.CodeOf(err) == access.CodeNotFound {
+			if snap, err = s.inv.Refresh(ctx); err != nil {
+				return err
+			}
+			m, err = snap.Find(ref)
+		}
+		if err != nil {
+			return err
+		}
+		one := machine{vm: access.VM{ID: m.ID, Name: m.Name, VMID: m.VMID}}
+		s.record.lift(m.ID)
+		fresh, err := s.inv.Confirm(ctx, m.ID)
+		switch {
+		case err == nil:
+			if m, err = fresh.Find(m.ID); err != nil {
+				return err
+			}
+			one.addrs = m.Addrs()
+			if p, ok := reconstruct(s.cfg.Installation, fresh, m); ok {
+				s.record.lay([]access.Protection{p})
+				one.addrs = append(one.addrs, addressesOf(p, "")...)
+			}
+		case access.CodeOf(err) != access.CodeNotFound || !off:
+			return err
+		}
+		if off {
+			s.record.reopen(m.ID)
+		}
+		for _, p := range recorded {
+			if key(p.VM.ID) == key(m.ID) {
+				one.addrs = append(one.addrs, addressesOf(p, "")...)
+			}
+		}
+		s.named[key(m.ID)] = one
+	}
+	return s.broker.Reload(ctx)
+}
+
+// addressesOf returns the addresses that a protection names at a place; "" is all.
+func addressesOf(p access.Protection, place string) []netip.Addr {
+	var out []netip.Addr
+	for _, q := range p.Ports {
+		for _, pl := range q.Places {
+			if place == "" || key(pl.ID) == key(place) {
+				out = append(out, pl.Addresses...)
+			}
+		}
+	}
+	return out
+}
+
+// backend is the NSG back end, asked to leave everything that this run was not asked about.
+type backend struct {
+	*nsg.Backend
+	s *Session
+}
+
+// Sync implements enforce.Backend.
+func (b *backend) Sync(ctx context.Context, place string, sy enforce.Sync) (enforce.Result, error) {
+	inner := sy.Decide
+	sy.Decide = func(ctx context.Context, held enforce.Held) (enforce.Wanted, error) {
+		w, err := inner(ctx, held)
+		if err != nil {
+			return w, err
+		}
+		return b.s.decide(ctx, place, held, w)
+	}
+	res, err := b.Backend.Sync(ctx, place, sy)
+	if err != nil {
+		return res, azure.UserError(err)
+	}
+	return res, nil
+}
+
+// decide adds to what is wanted at a place what stands there and this run was not asked about.
+func (s *Session) decide(ctx context.Context, place string, held enforce.Held, w enforce.Wanted) (enforce.Wanted, error) {
+	n := s.az.seen(place)
+	if n.ID == "" {
+		return w, nil // the group is gone
+	}
+	known, mine := map[netip.Addr]bool{}, map[string][]netip.Addr{}
+	for _, p := range s.record.at(place) {
+		for _, a := range addressesOf(p, place) {
+			known[a] = true
+		}
+	}
+	for k, m := range s.named {
+		mine[k] = m.addrs
+		for _, a := range m.addrs {
+			known[a] = true
+		}
+	}
+	var foreign []string
+	for _, o := range openAt(s.cfg.Installation, n, s.cfg.Clock.Now(), mine) {
+		if !s.off || o.vms == nil {
+			foreign = append(foreign, o.String())
+			continue
+		}
+		s.note("live: %s lets a source in to %s; it is removed too", o, s.names(o.vms))
+	}
+	if len(foreign) > 0 {
+		return w, access.Errorf(access.CodeConflict, "a server writes rules as installation %s, and they are in use: %s", s.cfg.Installation, strings.Join(foreign, "; ")).
+			WithHint("ask that server, or choose another name with --installation")
+	}
+	others := map[string]int{}
+	for _, h := range held.Rules {
+		if h.Installation != s.cfg.Installation {
+			others[h.Installation]++
+		}
+	}
+	for name, count := range others {
+		s.note("%s also holds %d of the rules of installation %s: they are left alone, and what they shut stays shut", lastPart(place), count, name)
+	}
+	for _, r := range n.Rules {
+		if name, ok := strings.CutPrefix(r.Name, unrecorded); ok {
+			s.note("%s/%s goes on for a rule that was replaced; its original is in the undo file of that time, and without that file the rule cannot be put back", lastPart(place), name)
+		}
+	}
+	snap, err := s.inv.Snapshot(ctx)
+	if err != nil {
+		snap = nil
+	}
+	w.Shields = append(w.Shields, adopted(s.cfg.Installation, snap, n, known)...)
+	return w, nil
+}
+
+func (s *Session) names(keys []string) string {
+	var out []string
+	for _, k := range keys {
+		out = append(out, s.named[k].vm.Name)
+	}
+	slices.Sort(out)
+	return strings.Join(out, ", ")
+}
+
+// tell adds to a plan, and to the notes, what the broker does not know of.
+func (s *Session) tell(plan *broker.ProtectPlan) {
+	for i := range plan.VMs {
+		vp := &plan.VMs[i]
+		m := s.named[key(vp.VM.ID)]
+		if !s.off {
+			continue
+		}
+		for _, n := range s.seenPlaces() {
+			for _, o := range openAt(s.cfg.Installation, n, s.cfg.Clock.Now(), map[string][]netip.Addr{key(vp.VM.ID): m.addrs}) {
+				if o.vms != nil && !slices.Contains(vp.Grants, o.grant) {
+					vp.Grants = append(vp.Grants, o.grant)
+				}
+			}
+		}
+		recorded := slices.ContainsFunc(s.record.recorded(), func(p access.Protection) bool { return access.SameVM(p.VM.ID, vp.VM.ID) })
+		if !recorded && !plan.Applied {
+			s.note("no undo file knows %s: its rules go by their names, and a rule of somebody else's that was replaced for it cannot be put back", vp.VM.Name)
+		}
+	}
+}
+
+func (s *Session) seenPlaces() []azure.NSG {
+	s.az.mu.Lock()
+	defer s.az.mu.Unlock()
+	var out []azure.NSG
+	for _, n := range s.az.last {
+		out = append(out, n)
+	}
+	return out
+}
+
+// SyncNow implements broker.Enforcer: it writes each place and waits for it.
+func (s *Session) SyncNow(ctx context.Context, places []string) map[string]error {
+	out := map[string]error{}
+	for _, id := range places {
+		if _, done := out[key(id)]; done {
+			continue
+		}
+		res, err := s.backend.Sync(ctx, id, enforce.Sync{
+			Decide: func(ctx context.Context, _ enforce.Held) (enforce.Wanted, error) {
+				open, _, prots := s.broker.WantedAt(id)
+				w := broker.Wanted(id, open, prots)
+				w.Env = s.inv.env(ctx, id)
+				return w, nil
+			},
+			Keep: func(ctx context.Context, originals []access.Replacement) error {
+				return s.broker.Keep(ctx, id, originals)
+			},
+		})
+		out[key(id)] = err
+		s.problems = append(s.problems, res.Problems...)
+		if err != nil {
+			s.failed[key(id)] = err
+		} else {
+			s.synced[key(id)] = true
+		}
+	}
+	return out
+}
+
+// Sweep implements broker.Enforcer; nobody calls it here.
+func (s *Session) Sweep(context.Context) (broker.SweepReport, error) {
+	return broker.SweepReport{}, errNoAccess
+}
+
+// Wake implements broker.Enforcer.
+func (s *Session) Wake() {}
+
+// finish settles machines of the undo file that this run was not asked about and that an earlier one left half done, where all of
+// their places have been written now (P8).
+func (s *Session) finish(ctx context.Context) error {
+	for _, p := range s.record.recorded() {
+		if _, named := s.named[key(p.VM.ID)]; named || p.State == access.ProtectionOn {
+			continue
+		}
+		if slices.ContainsFunc(p.Places, func(pl access.Place) bool { return !s.synced[key(pl.ID)] }) {
+			verb := "protect"
+			if p.State == access.ProtectionRemoving {
+				verb = "unprotect"
+			}
+			s.note("an earlier run left %s half done; finish it with: curfew %s %s", p.VM.Name, verb, p.VM.ID)
+			continue
+		}
+		next := p
+		if p.State == access.ProtectionRemoving {
+			next.State, next.Why = access.ProtectionRemoved, ""
+		} else if v, err := s.broker.Verify(ctx, p); err == nil {
+			next.State, next.Why, next.CheckedAt = v.State, v.Why, v.CheckedAt
+		}
+		err := s.broker.UpdateProtection(ctx, p.VM.ID, func(cur access.Protection) (access.Protection, string) {
+			cur.State, cur.Why, cur.CheckedAt = next.State, next.Why, next.CheckedAt
+			return cur, "settled by a later run"
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// putBack reads again whether every rule that was replaced stands as it was.
+func (s *Session) putBack(ctx context.Context, replaced []access.Replacement) error {
+	for _, rep := range replaced {
+		name := lastPart(rep.NSG) + "/" + rep.Rule
+		if slices.ContainsFunc(s.record.at(rep.NSG), func(p access.Protection) bool {
+			return slices.ContainsFunc(p.Replaced, func(r access.Replacement) bool {
+				return key(r.NSG) == key(rep.NSG) && strings.EqualFold(r.Rule, rep.Rule)
+			})
+		}) {
+			s.note("%s stays replaced: another machine's protection needs it so; its original is kept for the end of that one", name)
+			continue
+		}
+		n, err := s.cfg.Azure.NSG(ctx, rep.NSG)
+		if err != nil && azure.Classify(err) != azure.NotFound {
+			return azure.UserError(err)
+		}
+		now, ok := n.Rule(rep.Rule)
+		if ok && sameRule(now.Raw, rep.Original) {
+			continue
+		}
+		why, hint := "it is not there as it was", "look at the rule, and write it by hand if it should be as it was"
+		for _, p := range s.problems {
+			if strings.EqualFold(p.Rule, rep.Rule) && key(p.Place) == key(rep.NSG) {
+				why, hint = p.Message, p.Hint
+			}
+		}
+		return access.Errorf(access.CodeConflict, "%s was not put back: %s", name, why).
+			WithHint("%s\nits original stands under \"past\" in %s", hint, s.record.path)
+	}
+	return nil
+}
+
+// sameRule compares two rules as Azure gives them, but for what Azure computes.
+func sameRule(a, b []byte) bool {
+	parse := func(raw []byte) []byte {
+		var r map[string]any
+		if json.Unmarshal(raw, &r) != nil {
+			return nil
+		}
+		delete(r, "etag")
+		if p, ok := r["properties"].(map[string]any); ok {
+			delete(p, "provisioningState")
+		}
+		out, _ := json.Marshal(r) // keys in order
+		return out
+	}
+	x := parse(a)
+	return x != nil && bytes.Equal(x, parse(b))
+}
+
+// confirmed is an inventory that remembers which snapshot a group was confirmed in, so that a write means the same as its plan.
+type confirmed struct {
+	*inventory.Live
+	mu sync.Mutex
+	by map[string]*inventory.Snapshot // group key
+}
+
+// Confirm implements broker.Inventory.
+func (c *confirmed) Confirm(ctx context.Context, vmID string) (*inventory.Snapshot, error) {
+	s, err := c.Live.Confirm(ctx, vmID)
+	if err != nil {
+		return nil, err
+	}
+	if m, ferr := s.Find(vmID); ferr == nil {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		for _, id := range m.NSGs() {
+			c.by[key(id)] = s
+		}
+	}
+	return s, nil
+}
+
+// env is what tags and application security groups mean for a group.
+func (c *confirmed) env(ctx context.Context, place string) netsec.Env {
+	c.mu.Lock()
+	s := c.by[key(place)]
+	c.mu.Unlock()
+	if s == nil {
+		var err error
+		if s, err = c.Live.Snapshot(ctx); err != nil {
+			return netsec.Env{} // unknown tags and groups count as overlapping: the cautious side
+		}
+	}
+	return s.EnvOf(place)
+}
