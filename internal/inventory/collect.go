@@ -280,6 +280,7 @@ func adminRules(ctx context.Context, r Reader, raw *resources) []Problem {
 // A machine that is gone is an error of class azure.NotFound, and nothing else is. What belongs to the path and could not be read is an
 // error: a plan is not made from half of it. What decides less (a public address, a balancer) is recorded in Problems.
 func Confirm(ctx context.Context, r Reader, vmID string, base *Snapshot, now time.Time) (*Snapshot, error) {
+	r = togetherOf(ctx, r)
 	raw := newResources()
 	vm, err := r.VM(ctx, vmID)
 	if err != nil {

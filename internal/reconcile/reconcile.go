@@ -175,8 +175,9 @@ func (r *Reconciler) step(ctx context.Context) (wait time.Duration) {
 	for _, id := range w.Shut {
 		r.mark(id, true, nil)
 	}
+	together := inventory.Together(ctx)
 	for _, g := range w.Open {
-		r.open(ctx, g, now)
+		r.open(together, g, now)
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -401,6 +401,7 @@ func (r *Reconciler) verify(ctx context.Context, ids []access.GrantID) {
 	}
 	var g errgroup.Group
 	g.SetLimit(16)
+	ctx = inventory.Together(ctx)
 	out := make(chan found, len(ids))
 	for _, gs := range byVM {
 		g.Go(func() error {
