@@ -40,6 +40,7 @@ type Options struct {
 	Dir        string      // of the database; default: in memory
 	Policy     *access.Policy
 	SweepEvery time.Duration
+	Openers    int // places written to at once for openings
 	OnSend     func(place string, opening bool)
 	Transport  func(http.RoundTripper) http.RoundTripper // wraps the way to Azure
 	Remote     http.RoundTripper                         // the way to an Azure in another process, instead of Sim
@@ -171,7 +172,7 @@ func Start(t testing.TB, o Options) (_ *Stack, err error) {
 		return nil, err
 	}
 	s.Reconciler = reconcile.New(reconcile.Config{Installation: Installation, Broker: s.Broker, Backend: s.Backend, Inventory: s.Inventory, Clock: o.Clock,
-		SweepEvery: o.SweepEvery, Log: log, OnSend: o.OnSend, Subscriptions: func(ctx context.Context) ([]string, error) {
+		SweepEvery: o.SweepEvery, Openers: o.Openers, Log: log, OnSend: o.OnSend, Subscriptions: func(ctx context.Context) ([]string, error) {
 			subs, err := s.Azure.Subscriptions(ctx)
 			var ids []string
 			for _, x := range subs {

@@ -1,0 +1,363 @@
+package broker_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/curfew-jit/curfew/internal/access"
+	"github.com/curfew-jit/curfew/internal/audit"
+	"github.com/curfew-jit/curfew/internal/broker"
+	bt "github.com/curfew-jit/curfew/internal/broker/brokertest"
+)
+
+// relation is who calls, and what the thing that the call is about is to them.
+type relation string
+
+const (
+	nobody       relation = "nobody"                     // not signed in
+	stranger     relation = "stranger"                   // signed in, without any role
+	owner        relation = "owner"                      // the requester whose thing it is
+	dismissed    relation = "owner without roles"        // the same person, whose roles were taken
+	other        relation = "other requester"            // somebody else with the role
+	approver     relation = "approver"                   //
+	selfApprover relation = "approver, is the requester" // with both roles, and the thing is their own
+	auditor      relation = "auditor"                    //
+	admin        relation = "admin"                      //
+	adminOwner   relation = "admin, is the requester"    //
+)
+
+var relations = []relation{nobody, stranger, owner, dismissed, other, approver, selfApprover, auditor, admin, adminOwner}
+
+var adminToo = access.Caller{Name: "root", Roles: []access.Role{access.Requester, access.Admin}, Address: bt.Admin.Address}
+
+func callers() map[relation]access.Caller {
+	gone := bt.Requester
+	gone.Roles = nil
+	return map[relation]access.Caller{nobody: {}, stranger: bt.Stranger, owner: bt.Requester, dismissed: gone, other: bt.Requester2, approver: bt.Approver,
+		selfApprover: bt.Both, auditor: bt.Auditor, admin: bt.Admin, adminOwner: adminToo}
+}
+
+// ownerOf is the person whose thing a call of a relation is about.
+func ownerOf(r relation) access.Caller {
+	switch r {
+	case selfApprover:
+		return bt.Both
+	case adminOwner:
+		return adminToo
+	}
+	return bt.Requester
+}
+
+// ok is the code of no error.
+const ok access.Code = ""
+
+// Short names of codes.
+const (
+	unauth   = access.CodeUnauthenticated
+	denied   = access.CodeDenied
+	hidden   = access.CodeNotFound
+	conflict = access.CodeConflict
+	bad      = access.CodeInvalid
+)
+
+// cells is the whole table: what each method answers to each relation. In the order of relations.
+var cells = map[string][]access.Code{
+	//                nobody  stranger owner   dismissed other   approver self    auditor admin   admin+own
+	"VMs":           {unauth, denied, ok, denied, ok, ok, ok, ok, ok, ok},
+	"VM":            {unauth, denied, ok, denied, ok, ok, ok, ok, ok, ok},
+	"PlanProtect":   {unauth, denied, denied, denied, denied, denied, denied, denied, ok, ok},
+	"Protect":       {unauth, denied, denied, denied, denied, denied, denied, denied, ok, ok},
+	"PlanRequest":   {unauth, denied, ok, denied, ok, denied, ok, denied, denied, ok},
+	"CreateRequest": {unauth, denied, ok, denied, ok, denied, ok, denied, denied, ok},
+	"Request":       {unauth, denied, ok, denied, hidden, ok, ok, ok, ok, ok},
+	"Requests":      {unauth, denied, ok, denied, ok, ok, ok, ok, ok, ok},
+	"Approve":       {unauth, denied, denied, denied, denied, ok, denied, denied, denied, denied},
+	"Deny":          {unauth, denied, denied, denied, denied, ok, denied, denied, denied, denied},
+	"Cancel":        {unauth, denied, ok, denied, hidden, denied, ok, denied, denied, ok},
+	"Grant":         {unauth, denied, ok, denied, hidden, ok, ok, ok, ok, ok},
+	"Grants":        {unauth, denied, ok, denied, ok, ok, ok, ok, ok, ok},
+	"Extend":        {unauth, denied, ok, denied, hidden, denied, ok, denied, denied, ok},
+	"Close":         {unauth, denied, ok, denied, hidden, denied, ok, denied, denied, ok},
+	"Revoke":        {unauth, denied, denied, denied, denied, ok, bad, denied, ok, bad},
+	"Entries":       {unauth, denied, denied, denied, denied, denied, denied, ok, ok, ok},
+	"Watch":         {unauth, denied, ok, denied, ok, ok, ok, ok, ok, ok},
+	"Checkpoint":    {unauth, denied, denied, denied, denied, denied, denied, ok, ok, ok},
+	"Reconcile":     {unauth, denied, denied, denied, denied, denied, denied, denied, ok, ok},
+	"Resume":        {unauth, denied, denied, denied, denied, denied, denied, denied, conflict, conflict}, // nothing is on hold
+	"Status":        {ok, ok, ok, ok, ok, ok, ok, ok, ok, ok},                                             // takes no caller
+}
+
+// things makes what calls are about, each new.
+type things struct {
+	t *testing.T
+	s *bt.Stack
+	n int
+	// grants of each owner that stand open
+	open map[string]access.GrantID
+}
+
+func (th *things) request(of access.Caller) access.Request {
+	th.t.Helper()
+	th.n++ // a start of its own, so that nobody asks twice for the same
+	r, err := th.s.Broker.CreateRequest(th.t.Context(), of, broker.RequestInput{VMs: []string{"web-01"}, Duration: 30 * time.Minute, Reason: "matrix",
+		StartAt: th.s.Clock.Now().Add(24*time.Hour + time.Duration(th.n)*time.Minute)})
+	if err != nil {
+		th.t.Fatal(err)
+	}
+	return r
+}
+
+// grant is one that is scheduled.
+func (th *things) grant(of access.Caller) access.GrantID {
+	th.t.Helper()
+	r, err := th.s.Broker.Approve(th.t.Context(), bt.Approver2, th.request(of).ID, broker.ReviewInput{})
+	if err != nil {
+		th.t.Fatal(err)
+	}
+	return r.Grants[0]
+}
+
+// call is one call of a method; the returned id is what it is about, "" for nothing of anybody's.
+func (th *things) call(method string, c access.Caller, of access.Caller) (id string, _ func() error) {
+	b, ctx := th.s.Broker, th.t.Context()
+	th.n++
+	switch method {
+	case "VMs":
+		return "", func() error { _, err := b.VMs(ctx, c, ""); return err }
+	case "VM":
+		return "", func() error { _, err := b.VM(ctx, c, "web-01"); return err }
+	case "PlanProtect":
+		return "", func() error {
+			_, err := b.PlanProtect(ctx, c, broker.ProtectInput{VMs: []string{"payroll"}})
+			return err
+		}
+	case "Protect":
+		return "", func() error { _, err := b.Protect(ctx, c, broker.ProtectInput{VMs: []string{"payroll"}}); return err }
+	case "PlanRequest":
+		return "", func() error {
+			_, err := b.PlanRequest(ctx, c, broker.RequestInput{VMs: []string{"web-01"}, Duration: time.Hour, Reason: "matrix"})
+			return err
+		}
+	case "CreateRequest":
+		n := th.n
+		return "", func() error {
+			_, err := b.CreateRequest(ctx, c, broker.RequestInput{VMs: []string{"web-01"}, Duration: time.Hour + time.Duration(n)*time.Second, Reason: "matrix"})
+			return err
+		}
+	case "Request", "Approve", "Deny", "Cancel":
+		id := th.request(of).ID
+		return string(id), func() (err error) {
+			switch method {
+			case "Request":
+				_, err = b.Request(ctx, c, id)
+			case "Approve":
+				_, err = b.Approve(ctx, c, id, broker.ReviewInput{})
+			case "Deny":
+				_, err = b.Deny(ctx, c, id, "no")
+			case "Cancel":
+				_, err = b.Cancel(ctx, c, id)
+			}
+			return err
+		}
+	case "Requests":
+		return "", func() error {
+			list, _, err := b.Requests(ctx, c, broker.RequestFilter{Requester: bt.Requester.Name, Page: broker.Page{Limit: 500}})
+			for _, r := range list {
+				if !slices.ContainsFunc(c.Roles, func(r access.Role) bool { return r != access.Requester }) && r.Requester != c.Name {
+					th.t.Errorf("%s sees %s of %s in the list", c.Name, r.ID, r.Requester)
+				}
+			}
+			return err
+		}
+	case "Grants":
+		return "", func() error {
+			list, _, err := b.Grants(ctx, c, broker.GrantFilter{Page: broker.Page{Limit: 500}})
+			for _, g := range list {
+				if !slices.ContainsFunc(c.Roles, func(r access.Role) bool { return r != access.Requester }) && g.Requester != c.Name {
+					th.t.Errorf("%s sees %s of %s in the list", c.Name, g.ID, g.Requester)
+				}
+			}
+			return err
+		}
+	case "Grant", "Close", "Revoke":
+		id := th.grant(of)
+		return string(id), func() (err error) {
+			switch method {
+			case "Grant":
+				_, err = b.Grant(ctx, c, id)
+			case "Close":
+				_, err = b.Close(ctx, c, id)
+			case "Revoke":
+				_, err = b.Revoke(ctx, c, id, "enough")
+			}
+			return err
+		}
+	case "Extend":
+		id, n := th.open[of.Name], th.n
+		return string(id), func() error {
+			_, err := b.Extend(ctx, c, id, 10*time.Minute+time.Duration(n)*time.Second, "more", "")
+			return err
+		}
+	case "Entries":
+		return "", func() error { _, err := b.Entries(ctx, c, broker.AuditFilter{}); return err }
+	case "Checkpoint":
+		return "", func() error { _, err := b.Checkpoint(ctx, c); return err }
+	case "Watch":
+		return "", func() error {
+			ctx, cancel := context.WithCancel(ctx)
+			defer cancel()
+			ch, err := b.Watch(ctx, c, -1)
+			cancel()
+			if err == nil {
+				for range ch { // ends with its context
+				}
+			}
+			return err
+		}
+	case "Reconcile":
+		return "", func() error { _, err := b.Reconcile(ctx, c); return err }
+	case "Resume":
+		return "", func() error { return b.Resume(ctx, c, "looked") }
+	case "Status":
+		return "", func() error { b.Status(ctx); return nil }
+	}
+	th.t.Fatalf("the matrix does not know how to call %s", method)
+	return "", nil
+}
+
+// version is how often a thing was changed.
+func (th *things) version(id string) int64 {
+	if strings.HasPrefix(id, "g-") {
+		return th.s.Grant(access.GrantID(id)).Version
+	}
+	if id == "" {
+		return 0
+	}
+	r, err := th.s.Broker.Request(th.t.Context(), bt.Auditor, access.RequestID(id))
+	if err != nil {
+		th.t.Fatal(err)
+	}
+	return r.Version
+}
+
+// P6, P7: every method of the service, for every relation of its caller to what it is about. A method without cells fails, and so
+// does a cell for a method that there is not.
+func TestMatrix(t *testing.T) {
+	service := reflect.TypeFor[broker.Service]()
+	var methods []string
+	for i := range service.NumMethod() {
+		m := service.Method(i)
+		methods = append(methods, m.Name)
+		if len(cells[m.Name]) != len(relations) {
+			t.Errorf("%s has %d cells, want one for each of %d relations", m.Name, len(cells[m.Name]), len(relations))
+		}
+		if m.Name != "Status" && (m.Type.NumIn() < 2 || m.Type.In(1) != reflect.TypeFor[access.Caller]()) {
+			t.Errorf("%s does not take the caller first", m.Name)
+		}
+	}
+	for name := range cells {
+		if !slices.Contains(methods, name) {
+			t.Errorf("there are cells for %s, which is no method", name)
+		}
+	}
+	if t.Failed() {
+		return
+	}
+	for _, method := range methods {
+		t.Run(method, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := bt.New(t, bt.Options{})
+				defer s.Stop()
+				s.Protect("web-01")
+				th := &things{t: t, s: s, open: map[string]access.GrantID{}}
+				if method == "Extend" {
+					for _, c := range []access.Caller{bt.Requester, bt.Both, adminToo} {
+						th.open[c.Name] = s.Open(c, "web-01", time.Hour).ID
+					}
+				}
+				for i, rel := range relations {
+					th.cell(method, rel, cells[method][i])
+				}
+			})
+		})
+	}
+}
+
+func (th *things) cell(method string, rel relation, want access.Code) {
+	t, c := th.t, callers()[rel]
+	id, call := th.call(method, c, ownerOf(rel))
+	before, size := th.version(id), len(th.s.Log())
+	err := call()
+	if got := access.CodeOf(err); got != want {
+		t.Errorf("%s by %s: got %q (%v), want %q", method, rel, got, err, want)
+		return
+	}
+	if want == ok {
+		return
+	}
+	var e *access.Error
+	if !errors.As(err, &e) || e.Hint == "" || len(strings.Fields(e.Message)) < 3 {
+		t.Errorf("%s by %s: %#v does not say what, why and what next (P8)", method, rel, err)
+	}
+	if after := th.version(id); after != before {
+		t.Errorf("%s by %s was refused and changed %s", method, rel, id)
+	}
+	log := th.s.Log()[size:]
+	if want == denied && (len(log) != 1 || log[0].Outcome != audit.Refused || log[0].Actor != c.Name) {
+		t.Errorf("%s by %s: the refusal is not recorded: %v", method, rel, log)
+	}
+	if want == hidden { // the same words for what is hidden and what is not there
+		absent := id[:2] + "0000000000"
+		if msg := strings.ReplaceAll(e.Message+e.Hint, id, absent); msg != th.absent(method, c, absent) {
+			t.Errorf("%s by %s: hidden reads %q, absent reads %q", method, rel, msg, th.absent(method, c, absent))
+		}
+	}
+}
+
+func (th *things) absent(method string, c access.Caller, id string) string {
+	b, ctx := th.s.Broker, th.t.Context()
+	var err error
+	switch method {
+	case "Request":
+		_, err = b.Request(ctx, c, access.RequestID(id))
+	case "Cancel":
+		_, err = b.Cancel(ctx, c, access.RequestID(id))
+	case "Grant":
+		_, err = b.Grant(ctx, c, access.GrantID(id))
+	case "Extend":
+		_, err = b.Extend(ctx, c, access.GrantID(id), 10*time.Minute, "more", "")
+	case "Close":
+		_, err = b.Close(ctx, c, access.GrantID(id))
+	default:
+		err = fmt.Errorf("no absent call for %s", method)
+	}
+	var e *access.Error
+	if !errors.As(err, &e) {
+		return fmt.Sprint(err)
+	}
+	return e.Message + e.Hint
+}
+
+// P6: another spelling of a name is not another person.
+func TestMatrixSpelling(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := bt.New(t, bt.Options{})
+		defer s.Stop()
+		s.Protect("web-01")
+		r := s.Ask(bt.Both, "web-01", time.Hour)
+		for _, name := range []string{"BOTH", " both", "Both "} {
+			c := bt.Both
+			c.Name = name
+			if _, err := s.Broker.Approve(t.Context(), c, r.ID, broker.ReviewInput{}); access.CodeOf(err) != denied {
+				t.Errorf("%q approves the request of both: got %v", name, err)
+			}
+		}
+	})
+}
