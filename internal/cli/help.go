@@ -98,7 +98,7 @@ func Reference(env Env) string {
 	c := &cli{Env: env}
 	root := c.root()
 	var b bytes.Buffer
-	b.WriteString("# The command line\n\nMade from the program's own help; a test holds it equal. Update it with `go test ./internal/cli -run Reference -update`.\n\n")
+	b.WriteString("# The command line\n\nMade from the program's own help; a test holds it equal. Update it with `go test ./cmd/curfew -run Reference -update`.\n\n")
 	b.WriteString(root.Long + "\n\nData goes to stdout, talk to stderr. With `--json` an error is one JSON object on stderr:\n" +
 		"`{\"error\":{\"code\",\"message\",\"hint\",\"field\",\"exit\"}}`. Lists are `{\"items\":[…]}`.\n\nExit codes:\n\n```\n" + exitCodes + "```\n\nOptions of every command:\n\n```\n")
 	b.WriteString(usages(root.PersistentFlags()) + "```\n")
