@@ -296,7 +296,7 @@ func (s *Sim) readARMLocked(r *request, t target) *answer {
 		}
 		return notFound(t).answer()
 	}
-	if res != nil && res.key == t.key() && res.typeKey == typeVM && strings.Contains(strings.ToLower(r.query.Get("$expand")), "instanceview") {
+	if res != nil && res.key == t.key() && (res.typeKey == typeVM || res.typeKey == typeVMSSVM) && strings.Contains(strings.ToLower(r.query.Get("$expand")), "instanceview") {
 		raw = s.withInstanceViewLocked(res)
 	}
 	a := ok(200, raw)
@@ -341,8 +341,13 @@ func (s *Sim) listLocked(r *request, t target, v view) *answer {
 	if len(t.types) >= 2 {
 		p := t.parent()
 		if res := s.all[p.key()]; res != nil {
-			if last == "instanceview" && res.typeKey == typeVM {
+			switch {
+			case last == "instanceview" && (res.typeKey == typeVM || res.typeKey == typeVMSSVM):
 				return ok(200, mustJSON(s.instanceViewLocked(res)))
+			case last == "instanceview" && res.typeKey == typeVMSS:
+				return ok(200, mustJSON(s.setInstanceViewLocked(res)))
+			case last == "virtualmachines" && res.typeKey == typeVMSS && flexible(res):
+				return ok(200, s.flexInstancesLocked(res, strings.Contains(strings.ToLower(r.query.Get("$expand")), "instanceview")))
 			}
 			if part, known := parts[res.typeKey][last]; known {
 				tree, err := decodeObject(s.readLocked(res, v))
@@ -362,7 +367,7 @@ func (s *Sim) listLocked(r *request, t target, v view) *answer {
 		}
 	}
 	tk := t.typeKey()
-	if s.unknownType(target{ns: t.ns, types: t.types}) && !listed[tk] && !(strings.HasPrefix(tk, typeVMSS+"/") && last == "networkinterfaces") {
+	if s.unknownType(target{ns: t.ns, types: t.types}) && !listed[tk] && !(strings.HasPrefix(tk, typeVMSS+"/") && (last == "networkinterfaces" || last == "publicipaddresses")) {
 		return noType(t, r.api).answer()
 	}
 	prefix := strings.ToLower(t.scope) + "/"
@@ -374,7 +379,9 @@ func (s *Sim) listLocked(r *request, t target, v view) *answer {
 	case tk == "microsoft.security/jitnetworkaccesspolicies":
 		types = []string{"microsoft.security/locations/jitnetworkaccesspolicies"}
 	case tk == typeVMSS+"/networkinterfaces":
-		types = []string{typeVMSSVM + "/networkinterfaces"}
+		types = []string{typeVMSSNIC}
+	case tk == typeVMSS+"/publicipaddresses":
+		types = []string{typeVMSSPIP}
 	}
 	return s.pageLocked(r, types, prefix, v)
 }

@@ -174,7 +174,7 @@ func (s *Sim) Dump() []byte {
 		}
 		buf.WriteByte('\n')
 		raw := s.rawLocked(r)
-		if r.typeKey == typeVM {
+		if r.typeKey == typeVM || r.typeKey == typeVMSSVM {
 			raw = mustJSON(r.body) // with the instance view; rendering has just stamped the body
 		}
 		buf.Write(raw)

@@ -49,12 +49,20 @@ func oldAddress(oldProps map[string]any, config string) string {
 
 // privateAddressLocked gives the first free address of a subnet, after the four that Azure keeps; one that the NIC had, it keeps.
 func (s *Sim) privateAddressLocked(subnet, had string, v6 bool) string {
-	raw, found := s.subnetLocked(subnet)
-	if !found {
+	if _, found := s.subnetLocked(subnet); !found {
 		return ""
 	}
 	if had != "" {
 		return had
+	}
+	return s.freeAddressLocked(subnet, v6, nil)
+}
+
+// freeAddressLocked gives the first address of a subnet that nobody has, after the four that Azure keeps. Taken ones are about to be given.
+func (s *Sim) freeAddressLocked(subnet string, v6 bool, taken map[string]bool) string {
+	raw, found := s.subnetLocked(subnet)
+	if !found {
+		return ""
 	}
 	used := map[string]bool{}
 	for o := range s.refs[strings.ToLower(subnet)] {
@@ -76,7 +84,7 @@ func (s *Sim) privateAddressLocked(subnet, had string, v6 bool) string {
 			a = a.Next()
 		}
 		for prefix.Contains(a) {
-			if !used[a.String()] {
+			if !used[a.String()] && !taken[a.String()] {
 				return a.String()
 			}
 			a = a.Next()
@@ -135,12 +143,7 @@ func (s *Sim) serverFieldsLocked(probe, old *resource, body map[string]any, mode
 	case typeVMSS:
 		own("uniqueId", func() any { return s.uuidLocked() })
 		own("timeCreated", func() any { return s.nowLocked().Format(time.RFC3339Nano) })
-		if old != nil && mode == storeWrite { // az leaves both out of its PUT
-			for _, f := range []string{"orchestrationMode"} {
-				if _, ok := props[f]; !ok && oldProps[f] != nil {
-					props[f] = oldProps[f]
-				}
-			}
+		if old != nil && mode == storeWrite { // az leaves it out of its PUT
 			storage := func(p map[string]any) map[string]any {
 				return object(object(p, "virtualMachineProfile"), "storageProfile")
 			}

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"encoding/json"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -20,11 +21,15 @@ type operation struct {
 	resource string // key
 	target   target // what the write was about: the NSG or the rule
 	remove   bool
+	start    time.Time
+	end      time.Time
 	status   string // InProgress, Succeeded, Failed, Canceled
 	err      *armError
 	stuck    string // id of the fault that keeps it running
-	result   []byte // answer of operationResults where it is not the resource
+	result   []byte // answer of operationResults where it is not the resource; empty, not nil: none
+	output   bool   // the result is shown by the status too
 	finish   func()
+	after    func() // what else follows success
 }
 
 const opsKept = 20000
@@ -38,7 +43,7 @@ func (s *Sim) newOperationLocked(r *request, res *resource, t target, verb strin
 	}
 	last := t.types[len(t.types)-1]
 	op := &operation{id: s.uuidLocked(), sign: s.uuidLocked(), name: verb + singular(last) + "Operation", sub: t.sub, provider: t.ns, location: loc, api: r.api,
-		target: t, status: "InProgress", remove: verb == "Delete"}
+		start: s.nowLocked(), target: t, status: "InProgress", remove: verb == "Delete"}
 	if k, ok := kinds[strings.ToLower(t.ns+"/"+t.types[0])]; ok {
 		op.provider, _, _ = strings.Cut(k.name, "/")
 	}
@@ -67,7 +72,7 @@ func (s *Sim) endLocked(op *operation, status string, err *armError) {
 	if op.status != "InProgress" {
 		return
 	}
-	op.status, op.err, op.stuck = status, err, ""
+	op.status, op.err, op.stuck, op.end = status, err, "", s.nowLocked()
 	if r := s.all[op.resource]; r != nil && r.op == op {
 		r.op = nil
 	}
@@ -109,8 +114,17 @@ func (s *Sim) operationLocked(r *request, id string, result bool) *answer {
 	}
 	if !result {
 		body := map[string]any{"status": op.status}
+		if op.provider == "Microsoft.Compute" { // as recorded; the network provider says no more than the status
+			body["name"], body["startTime"] = op.id, op.start.Format(time.RFC3339Nano)
+			if op.status != "InProgress" {
+				body["endTime"] = op.end.Format(time.RFC3339Nano)
+			}
+		}
 		if op.err != nil {
 			body["error"] = op.err.body()
+		}
+		if op.output && op.status == "Succeeded" {
+			body["properties"] = map[string]any{"output": json.RawMessage(op.result)}
 		}
 		a.body = mustJSON(body)
 		return a

@@ -86,21 +86,22 @@ type Sim struct {
 
 // world is what a Load replaces.
 type world struct {
-	all      map[string]*resource   // by lower-case id
-	byType   map[string][]*resource // by lower-case type, in order of creation; gone ones are swept lazily
-	gone     map[string]int         // how many gone ones stand in byType
-	refs     map[string]map[ref]struct{}
-	locks    map[string]*resource // the locks among all
-	ops      map[string]*operation
-	opOrder  []string
-	due      dueHeap
-	faults   []*fault
-	faultSeq int
-	requests []RequestRecord // ring
-	logNext  int
-	writes   map[string]int
-	buckets  map[string]*bucket
-	quota    map[string]*graphWindow
+	all         map[string]*resource   // by lower-case id
+	byType      map[string][]*resource // by lower-case type, in order of creation; gone ones are swept lazily
+	gone        map[string]int         // how many gone ones stand in byType
+	refs        map[string]map[ref]struct{}
+	locks       map[string]*resource // the locks among all
+	ops         map[string]*operation
+	opOrder     []string
+	due         dueHeap
+	faults      []*fault
+	faultSeq    int
+	requests    []RequestRecord // ring
+	logNext     int
+	writes      map[string]int
+	buckets     map[string]*bucket
+	quota       map[string]*graphWindow
+	instanceSeq map[string]int // next instance id by scale set
 }
 
 // New returns a simulator that holds cfg.Estate.
@@ -137,7 +138,7 @@ func newWorld() world {
 	return world{
 		all: map[string]*resource{}, byType: map[string][]*resource{}, gone: map[string]int{},
 		refs: map[string]map[ref]struct{}{}, locks: map[string]*resource{}, ops: map[string]*operation{},
-		writes: map[string]int{}, buckets: map[string]*bucket{}, quota: map[string]*graphWindow{},
+		writes: map[string]int{}, buckets: map[string]*bucket{}, quota: map[string]*graphWindow{}, instanceSeq: map[string]int{},
 	}
 }
 

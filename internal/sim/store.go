@@ -253,7 +253,7 @@ func (s *Sim) rawLocked(r *resource) []byte {
 			}
 		}
 	}
-	if r.typeKey == typeVM {
+	if r.typeKey == typeVM || r.typeKey == typeVMSSVM {
 		r.raw = mustJSON(withoutInstanceView(b))
 	} else {
 		r.raw = mustJSON(b)

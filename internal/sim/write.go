@@ -123,7 +123,7 @@ func (s *Sim) beginLocked(r *request, res *resource, t target, verb string, crea
 		}
 		switch {
 		case op.status == "Succeeded" && verb == "Delete" && res.key == t.key():
-			s.removeLocked(res)
+			s.removedLocked(res)
 			return
 		case op.status == "Failed":
 			undo()
@@ -136,9 +136,12 @@ func (s *Sim) beginLocked(r *request, res *resource, t target, verb string, crea
 		default:
 			return // superseded by a write that is itself running
 		}
-		if !res.gone {
+		if !res.gone && !strings.HasPrefix(res.typeKey, "microsoft.compute/") { // recorded: a set keeps the etag of the PUT's reply
 			res.etag = s.nextEtagLocked(res) // it changes again when the operation ends, FACTS 2.5
-			res.dirty()
+		}
+		res.dirty()
+		if op.after != nil && op.status == "Succeeded" {
+			op.after()
 		}
 	}
 	switch {
@@ -184,6 +187,9 @@ func (s *Sim) putLocked(r *request, t target) *answer {
 
 func (s *Sim) putResourceLocked(r *request, t target, k kind, body map[string]any) *answer {
 	res := s.all[t.key()]
+	if res == nil && t.typeKey() == typeVMSSVM { // sets make them
+		return notFound(t).answer()
+	}
 	if ae := s.lockedLocked(t.key(), "write", false); ae != nil && t.typeKey() != typeLock {
 		return ae.answer()
 	}
@@ -231,6 +237,13 @@ func (s *Sim) putResourceLocked(r *request, t target, k kind, body map[string]an
 		return s.doneLocked(r, res, res.t, status, s.rawLocked(res))
 	}
 	op := s.beginLocked(r, res, res.t, "Put", created)
+	if res.typeKey == typeVMSS && !r.unapplied() {
+		var old map[string]any
+		if before != nil {
+			old = before.body
+		}
+		op.after = func() { s.scaleSetWrittenLocked(res, old) }
+	}
 	a := ok(status, s.rawLocked(res))
 	s.opHeaders(op, r, a.header, true, false)
 	if r.unapplied() {
@@ -508,7 +521,16 @@ func (s *Sim) validateLocked(r *resource, body map[string]any) *armError {
 		return badRequest("InvalidResourceName", "Resource name %s is invalid. The name can be up to 80 characters long. It must begin with a word character, and it must end with a word character or with '_'. The name may contain word characters or '.', '-', '_'.", name)
 	}
 	props := object(body, "properties")
+	var oldProps map[string]any
+	if r.body != nil {
+		oldProps = object(r.body, "properties")
+	}
 	switch r.typeKey {
+	case typeVM:
+		eventsPolicy(props, oldProps)
+		return scheduledEvents(props, oldProps)
+	case typeVMSS:
+		return validateScaleSet(r, body)
 	case typeLock:
 		level := text(props, "level")
 		for _, l := range []string{"CanNotDelete", "ReadOnly"} {
@@ -569,6 +591,19 @@ func (s *Sim) checkReferencesLocked(r *resource, body map[string]any, rules []*r
 	case r.typeKey == typeVM:
 		for _, n := range objects(object(props, "networkProfile"), "networkInterfaces") {
 			ids = append(ids, text(n, "id"))
+		}
+	case r.typeKey == typeVMSS:
+		for _, n := range objects(object(object(props, "virtualMachineProfile"), "networkProfile"), "networkInterfaceConfigurations") {
+			ids = append(ids, refID(object(n, "properties"), "networkSecurityGroup"))
+			for _, c := range objects(object(n, "properties"), "ipConfigurations") {
+				p := object(c, "properties")
+				ids = append(ids, refID(p, "subnet"))
+				for _, f := range []string{"applicationSecurityGroups", "loadBalancerBackendAddressPools"} {
+					for _, o := range objects(p, f) {
+						ids = append(ids, text(o, "id"))
+					}
+				}
+			}
 		}
 	case r.typeKey == typeLB:
 		for _, c := range objects(props, "frontendIPConfigurations") {
