@@ -40,7 +40,8 @@ type Options struct {
 	Dir        string      // of the database; default: in memory
 	Policy     *access.Policy
 	SweepEvery time.Duration
-	Openers    int // places written to at once for openings
+	Expiry     time.Duration // of requests that nobody answers; default: the broker's
+	Openers    int           // places written to at once for openings
 	OnSend     func(place string, opening bool)
 	Transport  func(http.RoundTripper) http.RoundTripper // wraps the way to Azure
 	Remote     http.RoundTripper                         // the way to an Azure in another process, instead of Sim
@@ -164,7 +165,7 @@ func Start(t testing.TB, o Options) (_ *Stack, err error) {
 	}
 	why, _ := s.Store.Restored()
 	s.Broker, err = broker.New(ctx, broker.Config{Installation: Installation, Store: s.Store, Spool: s.Spool, Clock: o.Clock, Inventory: s.Inventory, Backend: s.Backend,
-		Policy: func() access.Policy { return *o.Policy }, Restored: why, AcceptStore: s.Store.AcceptHead, Log: log,
+		Policy: func() access.Policy { return *o.Policy }, RequestExpiry: o.Expiry, Restored: why, AcceptStore: s.Store.AcceptHead, Log: log,
 		People: func() []access.Caller {
 			return []access.Caller{Requester, Requester2, Approver, Approver2, Both, Admin, Auditor}
 		}})
