@@ -35,7 +35,10 @@ func local(e cli.Env) cli.Local {
 			}
 			return app.Serve(ctx, c, e.Version, e.Clock, e.Stderr)
 		},
-		Sweep:    func(ctx context.Context, o cli.SweepOptions) (cli.SweepResult, error) { return sweep(ctx, e, o) },
+		Sweep: func(ctx context.Context, o cli.SweepOptions) (cli.SweepResult, error) { return sweep(ctx, e, o) },
+		Standalone: func(ctx context.Context, o cli.StandaloneOptions) (cli.Standalone, error) {
+			return alone(ctx, e, o)
+		},
 		VerifyDB: verifyDB,
 	}
 }

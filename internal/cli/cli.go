@@ -51,11 +51,12 @@ type Env struct {
 
 // Local are the parts that need more than a client; cmd wires them.
 type Local struct {
-	Demo     func(context.Context, DemoOptions) error
-	Sim      func(context.Context, SimOptions) error
-	Serve    func(context.Context, ServeOptions) error
-	Sweep    func(context.Context, SweepOptions) (SweepResult, error)
-	VerifyDB func(ctx context.Context, database string, older []audit.Checkpoint) (VerifyResult, error)
+	Demo       func(context.Context, DemoOptions) error
+	Sim        func(context.Context, SimOptions) error
+	Serve      func(context.Context, ServeOptions) error
+	Sweep      func(context.Context, SweepOptions) (SweepResult, error)
+	Standalone func(context.Context, StandaloneOptions) (Standalone, error)
+	VerifyDB   func(ctx context.Context, database string, older []audit.Checkpoint) (VerifyResult, error)
 }
 
 // exitError ends with an exit code that is not an error of ours: ssh's own.
@@ -73,6 +74,7 @@ type cli struct {
 	as        string
 	yes       bool
 	ca        string
+	alone     *alone // nil: through a server
 }
 
 // Main runs one command line (without the program's name) and returns the exit code. It writes nothing but to the streams of env.

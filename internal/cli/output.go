@@ -157,6 +157,7 @@ func (c *cli) fail(ctx context.Context, err error) {
 	} else if errors.Is(err, context.Canceled) && ctx.Err() != nil {
 		body.Message = "interrupted"
 	}
+	body.Hint = c.alone.whole(body.Hint)
 	if c.Program != "" && c.Program != "curfew" {
 		body.Hint = c.shownCommand(body.Hint)
 	}

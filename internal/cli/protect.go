@@ -102,10 +102,15 @@ func (c *cli) protectCmd() *cobra.Command {
 		Use:   "protect VM...",
 		Short: "Shut ports of a machine, so that only a grant opens them",
 		Long: `Shows which rules are written where, what stays reachable and by which rule, and who loses access; applies it once that is
-confirmed, with --yes or on a terminal. It succeeds only when the effective verdict for each port is deny, exemptions aside.`,
+confirmed, with --yes or on a terminal. It succeeds only when the effective verdict for each port is deny, exemptions aside.
+
+With --standalone it needs no server: it works with your own Azure login (az login, or AZURE_TENANT_ID, AZURE_CLIENT_ID and
+AZURE_CLIENT_SECRET) and writes rules as installation "local". A rule of somebody else's is then replaced only with --undo, too: the
+file takes the original before the rule is written. Killed at any point, run it again.`,
 		Example: `curfew protect web-01
 curfew protect web-01 db-02 --port 22 --max 3h --from 203.0.113.0/24 --yes
-curfew protect web-02 --replace-rule nsg-web/allow-ssh`,
+curfew protect web-02 --replace-rule nsg-web/allow-ssh
+curfew protect web-02 --standalone --undo web-02.undo.json --replace-rule nsg-web/allow-ssh`,
 		Args: need(1, -1, "a VM"), ValidArgsFunction: c.completeVMs(true),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			in, err := o.input(args)
@@ -116,32 +121,37 @@ curfew protect web-02 --replace-rule nsg-web/allow-ssh`,
 		},
 	}
 	o.flags(cmd)
-	return cmd
+	return c.standaloneFlags(cmd, true, true)
 }
 
 func (c *cli) unprotectCmd() *cobra.Command {
-	return &cobra.Command{
+	return c.standaloneFlags(&cobra.Command{
 		Use:   "unprotect VM...",
 		Short: "End the protection: remove our rules, put replaced ones back",
-		Long:  "Shows what is removed and restored, what reaches the machine then, and which live grants end; applies it once confirmed.",
-		Args:  need(1, -1, "a VM"), ValidArgsFunction: c.completeVMs(true),
+		Long: `Shows what is removed and restored, what reaches the machine then, and which live grants end; applies it once confirmed.
+
+With --standalone it needs no server. Rules go by their names; what was replaced comes back from the undo file that protect kept it
+in, given with --undo.`,
+		Args: need(1, -1, "a VM"), ValidArgsFunction: c.completeVMs(true),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return c.runProtect(cmd.Context(), api.ProtectInput{VMs: args, Off: true})
 		},
-	}
+	}, true, true)
 }
 
 // runProtect shows the plan, asks, and applies that plan and no other: the digest says which one was shown.
 func (c *cli) runProtect(ctx context.Context, in api.ProtectInput) error {
-	cl, err := c.client()
+	cl, notes, end, err := c.machines(ctx)
 	if err != nil {
 		return err
 	}
+	defer end()
 	plan, err := cl.PlanProtection(ctx, in)
 	if err != nil {
 		return err
 	}
 	c.say("%s", strings.TrimRight(c.planText(plan, in.Off), "\n"))
+	notes()
 	if err := planError(plan, in.Off); err != nil {
 		return err
 	}
@@ -288,10 +298,11 @@ func (c *cli) planProtectCmd() *cobra.Command {
 			if in.Off = off; off && len(in.Ports) > 0 {
 				return badInput("off", "--off ends the whole protection: it takes no --port")
 			}
-			cl, err := c.client()
+			cl, _, end, err := c.machines(cmd.Context())
 			if err != nil {
 				return err
 			}
+			defer end()
 			p, err := cl.PlanProtection(cmd.Context(), in)
 			if err != nil {
 				return err
@@ -304,7 +315,7 @@ func (c *cli) planProtectCmd() *cobra.Command {
 	}
 	o.flags(cmd)
 	cmd.Flags().BoolVar(&off, "off", false, "of unprotect instead")
-	return cmd
+	return c.standaloneFlags(cmd, true, false)
 }
 
 func (c *cli) planRequestCmd() *cobra.Command {

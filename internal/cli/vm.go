@@ -30,10 +30,11 @@ func (c *cli) vmListCmd() *cobra.Command {
 					return badInput("state", "state %q is none of %s", s, join(vmStates))
 				}
 			}
-			cl, err := c.client()
+			cl, _, end, err := c.machines(cmd.Context())
 			if err != nil {
 				return err
 			}
+			defer end()
 			l, err := cl.VMs(cmd.Context(), strings.Join(args, ""))
 			if err != nil {
 				return err
@@ -47,7 +48,7 @@ func (c *cli) vmListCmd() *cobra.Command {
 	}
 	cmd.Flags().StringSliceVar(&states, "state", nil, "only these `STATES`: "+join(vmStates))
 	_ = cmd.RegisterFlagCompletionFunc("state", fixed(vmStates))
-	return cmd
+	return c.standaloneFlags(cmd, true, false)
 }
 
 func (c *cli) vmTable(vms []api.VM, query []string) string {
@@ -105,21 +106,22 @@ func vmWhy(v api.VM) string {
 }
 
 func (c *cli) vmShowCmd() *cobra.Command {
-	return &cobra.Command{
+	return c.standaloneFlags(&cobra.Command{
 		Use: "show VM", Short: "Show one machine: protection, what reaches it and by which rule, who is in", Args: need(1, 1, "a VM"),
 		ValidArgsFunction: c.completeVMs(false),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			cl, err := c.client()
+			cl, _, end, err := c.machines(cmd.Context())
 			if err != nil {
 				return err
 			}
+			defer end()
 			v, err := cl.VM(cmd.Context(), args[0])
 			if err != nil {
 				return err
 			}
 			return c.show(v, func() string { return c.vmText(v) })
 		},
-	}
+	}, true, false)
 }
 
 func (c *cli) vmText(v api.VM) string {
