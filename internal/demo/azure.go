@@ -37,6 +37,7 @@ const (
 	estateFile = "azure.json"
 	caFile     = "ca.pem"
 	caKeyFile  = "ca.key"
+	tokenFile  = "token.key" // so that a server that lives on need not sign in again
 )
 
 // operationDelay is how long the simulated Azure works on a write: long enough to be seen, short enough to be tried often.
@@ -63,7 +64,14 @@ func startAzure(ctx context.Context, listen, option, dir string, estate []byte, 
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return nil, access.Errorf(access.CodeUnavailable, "the estate cannot be read: %v", err)
 	}
-	s, err := sim.New(sim.Config{Now: clk.Now, Estate: estate, OperationDelay: operationDelay, Log: log})
+	key, err := os.ReadFile(filepath.Join(dir, tokenFile))
+	if err != nil || len(key) < 16 {
+		key = []byte(rand.Text())
+		if err := writeFile(filepath.Join(dir, tokenFile), key, 0o600); err != nil {
+			return nil, access.Errorf(access.CodeUnavailable, "the directory %s cannot be written: %v", dir, err).WithHint("name another one with --dir")
+		}
+	}
+	s, err := sim.New(sim.Config{Now: clk.Now, Estate: estate, OperationDelay: operationDelay, TokenKey: key, Log: log})
 	if err != nil {
 		return nil, access.Errorf(access.CodeInvalid, "the estate in %s is not understood: %v", file, err).WithHint("remove the directory to begin anew")
 	}

@@ -62,6 +62,8 @@ type Config struct {
 	RequestLog int
 	// Seed of etags, ids and operation names: the same seed and the same requests give the same ones.
 	Seed uint64
+	// TokenKey signs tokens; nil is a fresh one. A simulator that is started again with the same key accepts the tokens of before.
+	TokenKey []byte
 	Log  *slog.Logger
 }
 
@@ -125,7 +127,10 @@ func New(cfg Config) (*Sim, error) {
 	default:
 		return nil, fmt.Errorf("unknown concurrency %q: want %q or %q", cfg.Concurrency, Retry, Supersede)
 	}
-	s := &Sim{cfg: cfg, log: cfg.Log, key: newTokenKey(), rng: rand.New(rand.NewPCG(cfg.Seed, 0x63757266657721)), world: newWorld()}
+	if cfg.TokenKey == nil {
+		cfg.TokenKey = newTokenKey()
+	}
+	s := &Sim{cfg: cfg, log: cfg.Log, key: cfg.TokenKey, rng: rand.New(rand.NewPCG(cfg.Seed, 0x63757266657721)), world: newWorld()}
 	if cfg.Estate != nil {
 		if err := s.Load(cfg.Estate); err != nil {
 			return nil, err
