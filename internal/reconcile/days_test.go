@@ -211,6 +211,23 @@ func TestFaults(t *testing.T) {
 					t.Errorf("a retry moved the window: %s to %s", g.StartsAt, g.EndsAt)
 				}
 				s.Sim.ClearFaults()
+				if _, err := s.Sim.Fault(f); err != nil {
+					t.Fatal(err)
+				}
+				old := g.EndsAt
+				r, err := s.Broker.Extend(t.Context(), bt.Requester, g.ID, 5*time.Minute, "", "")
+				if err != nil {
+					t.Fatal(err)
+				}
+				if _, err := s.Broker.Approve(t.Context(), bt.Approver, r.ID, broker.ReviewInput{}); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(time.Until(old) + time.Second)
+				g = s.Grant(g.ID)
+				if n := s.Allows(group); len(n) != 1 || !g.Ready() || g.Drifted || !strings.Contains(n[0], g.EndsAt.Format("20060102T150405Z")) {
+					t.Errorf("extended to %s: allows %v, ready %t, drifted %t", g.EndsAt, n, g.Ready(), g.Drifted)
+				}
+				s.Sim.ClearFaults()
 				time.Sleep(time.Until(g.EndsAt) - time.Second)
 				if _, err := s.Sim.Fault(f); err != nil {
 					t.Fatal(err)
@@ -545,6 +562,44 @@ func TestRevokedWhileWaiting(t *testing.T) {
 		}
 		if n := s.Sim.Writes(group) - before; n != 0 {
 			t.Errorf("%d writes for a grant that was never open", n)
+		}
+	})
+}
+
+// P9: an opening that takes long on one group, and others that wait for their turn, do not hold up a closing.
+func TestClosingPassesOpenings(t *testing.T) {
+	e := estates.New()
+	e.Subscription("5a0e3c1d-1f0b-4d52-9c3e-6b1f0a7d2e01", "shop")
+	e.Group("shop", "westeurope")
+	vnet := e.VNet("net", []string{"10.1.0.0/16"}, estates.Subnet{Name: "front", Prefix: "10.1.0.0/24"})
+	groups := map[string]string{}
+	for i, vm := range []string{"a", "b", "c"} {
+		groups[vm] = e.NSG(vm + "-nsg")
+		e.VM(vm, estates.VM{Subnet: vnet + "/subnets/front", PrivateIP: fmt.Sprintf("10.1.0.%d", 4+i), NSG: groups[vm]})
+	}
+	bubble(t, bt.Options{Estate: e.JSON(), Openers: 1}, func(t *testing.T, s *bt.Stack) {
+		for vm := range groups {
+			s.Protect(vm)
+		}
+		g := s.Open(bt.Requester, "b", time.Hour)
+		s.Sim.SetOperationDelay(40 * time.Second)
+		for _, vm := range []string{"a", "c"} {
+			r := s.Ask(bt.Requester, vm, time.Hour)
+			if _, err := s.Broker.Approve(t.Context(), bt.Approver, r.ID, broker.ReviewInput{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(3 * time.Second)
+		if n := s.Sim.Writes(groups["a"]) + s.Sim.Writes(groups["c"]); n != 3 {
+			t.Fatalf("%d writes to the two groups, want their protections and one opening under way", n)
+		}
+		before := s.Sim.Writes(groups["b"])
+		if _, err := s.Broker.Close(t.Context(), bt.Requester, g.ID); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		if s.Sim.Writes(groups["b"]) == before {
+			t.Error("the closing waits behind openings")
 		}
 	})
 }

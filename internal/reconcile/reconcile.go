@@ -84,7 +84,7 @@ type Reconciler struct {
 	opening  map[access.GrantID]*opening            // confirmed, and about to be sent
 	known    map[string]map[string]enforce.HeldRule // place key -> what of ours was read there last
 	report   *broker.SweepReport                    // of the sweep under way
-	sweeping sync.Mutex
+	sweeping chan struct{}                          // held by the sweep under way
 	wg       sync.WaitGroup
 }
 
@@ -121,7 +121,7 @@ func New(cfg Config) *Reconciler {
 	if cfg.Metrics == nil {
 		cfg.Metrics = NewMetrics(nil)
 	}
-	return &Reconciler{cfg: cfg, log: cfg.Log, wake: make(chan struct{}, 1), slots: make(chan struct{}, cfg.Openers), places: map[string]*place{},
+	return &Reconciler{cfg: cfg, log: cfg.Log, wake: make(chan struct{}, 1), sweeping: make(chan struct{}, 1), slots: make(chan struct{}, cfg.Openers), places: map[string]*place{},
 		standing: map[access.GrantID]map[string]string{}, absent: map[access.GrantID]map[string]bool{}, opening: map[access.GrantID]*opening{}, known: map[string]map[string]enforce.HeldRule{}}
 }
 
@@ -147,6 +147,9 @@ func (r *Reconciler) Run(ctx context.Context) error {
 		if now := r.cfg.Clock.Now(); !now.Before(nextSweep) || nextSweep.Sub(now) > r.cfg.SweepEvery {
 			nextSweep = now.Add(r.cfg.SweepEvery)
 			r.wg.Go(func() {
+				if len(r.sweeping) > 0 {
+					return // one is under way
+				}
 				if _, err := r.Sweep(ctx); err != nil && ctx.Err() == nil {
 					r.log.Error("sweep", "error", err)
 				}

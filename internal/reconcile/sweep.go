@@ -20,8 +20,12 @@ import (
 // place where something should stand, and at every machine that is protected or open; and puts right what it finds. It is safe to
 // run at any time; two at once follow one another.
 func (r *Reconciler) Sweep(ctx context.Context) (broker.SweepReport, error) {
-	r.sweeping.Lock()
-	defer r.sweeping.Unlock()
+	select {
+	case r.sweeping <- struct{}{}:
+		defer func() { <-r.sweeping }()
+	case <-ctx.Done():
+		return broker.SweepReport{}, ctx.Err()
+	}
 	defer r.recover("sweep")
 	b := r.cfg.Broker
 	rep := broker.SweepReport{}
@@ -59,11 +63,26 @@ func (r *Reconciler) Sweep(ctx context.Context) (broker.SweepReport, error) {
 		waits[k] = ch
 		r.mark(id, shut[k], ch)
 	}
-	for _, ch := range waits {
+	// A place that takes long must not keep the sweep from the others, nor the next sweep from coming.
+	patience := r.cfg.Clock.After(r.cfg.SweepEvery * 2 / 3)
+	for k, ch := range waits {
 		select {
 		case <-ch: // what failed is in the report, and is tried again
+			continue
 		case <-ctx.Done():
+		case <-patience:
+			expired := make(chan time.Time)
+			close(expired)
+			patience = expired
+			select {
+			case <-ch:
+				continue
+			default:
+			}
 		}
+		r.mu.Lock()
+		rep.Failed = append(rep.Failed, lastPart(places[k])+": still being worked on")
+		r.mu.Unlock()
 	}
 	r.mu.Lock()
 	r.report = nil
