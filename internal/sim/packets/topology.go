@@ -161,9 +161,9 @@ func (m *maker) router(id string) {
 	i := m.n.get("vnet " + id)
 	r := &router{space: m.add(m.n.space(fmt.Sprintf("vnet-%d", i))), n: i, vnet: m.e.vnets[id], behind: map[netip.Addr]string{}}
 	up := fmt.Sprintf("v%d", i)
-	m.p.links = append(m.p.links, link{m.internet.name, up, r.name, "up"})
-	r.lines = append(r.lines, "addr replace "+host(routerAddr(i))+" dev lo", "addr replace "+host(hostAddr)+" dev lo", "addr replace fe80::2/64 dev up nodad",
-		"route replace 0.0.0.0/0 via "+internetAddr.String()+" dev up onlink", "route replace ::/0 via fe80::1 dev up")
+	m.p.links = append(m.p.links, link{m.internet.name, up, r.name, "wan"})
+	r.lines = append(r.lines, "addr replace "+host(routerAddr(i))+" dev lo", "addr replace "+host(hostAddr)+" dev lo", "addr replace fe80::2/64 dev wan nodad",
+		"route replace 0.0.0.0/0 via "+internetAddr.String()+" dev wan onlink", "route replace ::/0 via fe80::1 dev wan")
 	m.internet.lines = append(m.internet.lines, "addr replace fe80::1/64 dev "+up+" nodad")
 	// Machines without a public address go out by one that Azure owns. It is taken from documentation space that nobody uses here.
 	for last := 199; last >= 100 && !r.outbound.IsValid(); last-- {
@@ -322,7 +322,7 @@ func ipWord(a netip.Addr) string {
 // snat makes traffic leave with a public address, also when it goes to a public address of its own network.
 func (r *router) snat(private fmt.Stringer, public netip.Addr) {
 	f := ipWord(public)
-	r.source = append(r.source, fmt.Sprintf("oifname up %s saddr %s snat %s to %s", f, private, f, public))
+	r.source = append(r.source, fmt.Sprintf("oifname wan %s saddr %s snat %s to %s", f, private, f, public))
 	var space []string
 	for _, p := range widest(r.vnet.space) {
 		if p.Addr().Is4() == public.Is4() {
@@ -506,7 +506,7 @@ func (r *router) finish() {
 	}
 	chain("outward {\n\t\ttype nat hook postrouting priority srcnat; policy accept;", r.source...)
 	// What no translation took has no way in, and must not wander back and forth.
-	chain("through {\n\t\ttype filter hook forward priority filter; policy accept;", "iifname up oifname up counter drop")
+	chain("through {\n\t\ttype filter hook forward priority filter; policy accept;", "iifname wan oifname wan counter drop")
 	r.rules = table("vnet", b.String())
 }
 
