@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/base64"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"regexp"
@@ -25,6 +26,7 @@ type request struct {
 	base      string // scheme and host that the client used, for absolute URLs
 	api       string
 	principal string
+	remote    string   // the caller's address
 	struck    []*fault // faults that shape how a write proceeds or a read looks
 }
 
@@ -72,6 +74,7 @@ func (s *Sim) serve(w http.ResponseWriter, hr *http.Request) {
 	r := &request{method: hr.Method, path: path, query: hr.URL.Query(), rawQuery: hr.URL.RawQuery, header: hr.Header, body: body,
 		base: scheme + "://" + hr.Host}
 	r.api = r.query.Get("api-version")
+	r.remote, _, _ = net.SplitHostPort(hr.RemoteAddr)
 	if path == "/_sim" || strings.HasPrefix(path, "/_sim/") {
 		s.control(r, hr.RemoteAddr).write(w)
 		return
@@ -247,6 +250,9 @@ func (s *Sim) serveLocked(r *request) *answer {
 	if len(t.types) == 0 {
 		return (&armError{Status: 404, Code: "InvalidResourceType", Message: "The simulator does not list providers: '" + r.path + "'."}).answer()
 	}
+	if a := s.securityLocked(r, t); a != nil {
+		return a
+	}
 	if t.group != "" && r.method != http.MethodDelete && s.all[strings.ToLower("/subscriptions/"+t.sub+"/resourceGroups/"+t.group)] == nil {
 		return noGroup(t.group).answer()
 	}
@@ -331,9 +337,7 @@ func (s *Sim) unknownType(t target) bool {
 
 // listed are collections that clients list although no estate may hold one.
 var listed = map[string]bool{
-	"microsoft.security/jitnetworkaccesspolicies":           true,
-	"microsoft.security/locations/jitnetworkaccesspolicies": true,
-	"microsoft.compute/virtualmachinescalesets":             true,
+	"microsoft.compute/virtualmachinescalesets": true,
 }
 
 func (s *Sim) listLocked(r *request, t target, v view) *answer {
@@ -376,8 +380,6 @@ func (s *Sim) listLocked(r *request, t target, v view) *answer {
 	}
 	types := []string{tk}
 	switch {
-	case tk == "microsoft.security/jitnetworkaccesspolicies":
-		types = []string{"microsoft.security/locations/jitnetworkaccesspolicies"}
 	case tk == typeVMSS+"/networkinterfaces":
 		types = []string{typeVMSSNIC}
 	case tk == typeVMSS+"/publicipaddresses":
@@ -388,6 +390,10 @@ func (s *Sim) listLocked(r *request, t target, v view) *answer {
 
 // pageLocked lists the resources of types whose id starts with prefix, in order of creation; the token is where to go on.
 func (s *Sim) pageLocked(r *request, types []string, prefix string, v view) *answer {
+	return s.pageWhereLocked(r, types, prefix, v, nil)
+}
+
+func (s *Sim) pageWhereLocked(r *request, types []string, prefix string, v view, only func(*resource) bool) *answer {
 	var after uint64
 	if tok := r.query.Get("$skiptoken") + r.query.Get("$skipToken"); tok != "" {
 		b, err := base64.RawURLEncoding.DecodeString(tok)
@@ -428,7 +434,7 @@ func (s *Sim) pageLocked(r *request, types []string, prefix string, v view) *ans
 			break
 		}
 		lists[pick] = lists[pick][1:]
-		if next.gone && v.stale == 0 || !strings.HasPrefix(next.key, prefix) {
+		if next.gone && v.stale == 0 || !strings.HasPrefix(next.key, prefix) || only != nil && !only(next) {
 			continue
 		}
 		if n == size {

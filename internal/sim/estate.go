@@ -87,6 +87,7 @@ func (s *Sim) loadLocked(bodies []map[string]any) error {
 		}
 		r.dirty()
 	}
+	s.resumeJITLocked()
 	return nil
 }
 

@@ -64,7 +64,7 @@ type Config struct {
 	Seed uint64
 	// TokenKey signs tokens; nil is a fresh one. A simulator that is started again with the same key accepts the tokens of before.
 	TokenKey []byte
-	Log  *slog.Logger
+	Log      *slog.Logger
 }
 
 // Sim is one simulated Azure. All methods may be called concurrently.

@@ -194,6 +194,10 @@ const sysctls = `cd /proc/sys/net && echo 1 >ipv4/ip_forward && echo 0 >ipv4/con
 for f in ipv4/conf/all/send_redirects ipv4/conf/default/send_redirects; do echo 0 >$f; done
 `
 
+// liberal lets the packets by which cut asks pass for what they are, parts of an open connection, whatever their sequence numbers. It exists
+// once connection tracking does.
+const liberal = "echo 1 >/proc/sys/net/netfilter/nf_conntrack_tcp_be_liberal\n"
+
 // apply brings about a plan. After an error nobody knows how far it came: everything is taken down, and the next round begins anew.
 func (w *World) apply(ctx context.Context, next *plan) (err error) {
 	old := w.now
@@ -225,6 +229,11 @@ func (w *World) apply(ctx context.Context, next *plan) (err error) {
 		}
 		if s.rules != "" && (was == nil || was.rules != s.rules) {
 			if _, err := inside(ctx, s.name, s.rules, "nft", "-f", "-"); err != nil {
+				return err
+			}
+		}
+		if was == nil && s.rules != "" {
+			if _, err := inside(ctx, s.name, liberal, "sh"); err != nil {
 				return err
 			}
 		}
