@@ -35,11 +35,9 @@ func (b *Broker) Protect(ctx context.Context, c access.Caller, in ProtectInput) 
 	}
 	for _, vp := range ch.plan.VMs {
 		if vp.Error != "" { // P4: better nothing than a protection that something bypasses
-			code := access.CodeUnprotectable
-			if vp.After != nil {
+			code := vp.code
+			if code == "" {
 				code = access.CodeConflict
-			} else if in.Off {
-				code = access.CodeNotProtected
 			}
 			return ch.plan, access.Errorf(code, "%s: %s; nothing was changed", vp.VM.Name, vp.Error).WithHint("%s", vp.Hint)
 		}
@@ -354,17 +352,15 @@ func (b *Broker) unrestored(ctx context.Context, p access.Protection) error {
 			return b.explain(err)
 		}
 		for _, pr := range res.Problems {
-			i := slices.IndexFunc(p.Replaced, func(o access.Replacement) bool {
-				return key(o.NSG) == key(r.NSG) && strings.EqualFold(o.Rule, pr.Rule)
-			})
-			if i < 0 {
+			o, ok := keptAside(p, pr)
+			if !ok {
 				continue
 			}
 			if !pr.Theirs {
 				return access.Errorf(access.CodeConflict, "%s is not unprotected yet: %s", p.VM.Name, pr.Message).WithHint("%s", pr.Hint)
 			}
-			e := audit.Entry{At: b.Now(), Actor: system.Name, Action: "rule.restore", Outcome: audit.Failed, Object: p.Replaced[i].NSG + "/" + p.Replaced[i].Rule, VM: p.VM.Name, Message: pr.Message}
-			b.record(ctx, detail(e, "original", string(p.Replaced[i].Original)))
+			e := audit.Entry{At: b.Now(), Actor: system.Name, Action: "rule.restore", Outcome: audit.Failed, Object: o.NSG + "/" + o.Rule, VM: p.VM.Name, Message: pr.Message}
+			b.record(ctx, detail(e, "original", string(o.Original)))
 		}
 	}
 	return nil

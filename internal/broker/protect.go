@@ -185,7 +185,7 @@ func (b *Broker) planChange(ctx context.Context, c access.Caller, in ProtectInpu
 			if !errors.As(err, &ae) {
 				return ch, err
 			}
-			vp.Error, vp.Hint = ae.Message, ae.Hint
+			vp.Error, vp.Hint, vp.code = ae.Message, ae.Hint, ae.Code
 			ch.plan.VMs = append(ch.plan.VMs, vp)
 			if len(items) == 1 {
 				return ch, err
@@ -264,6 +264,13 @@ func (b *Broker) judge(vp *VMPlan, it *item, off bool, results map[string]enforc
 		whole := []access.ProtectedPort{{Ports: access.Ports{First: 1, Last: 65535}, Protocol: access.TCP}, {Ports: access.Ports{First: 1, Last: 65535}, Protocol: access.UDP}}
 		vp.Loses = append(vp.Loses, loses(b.exposures(it.untouched, it.before, whole), b.exposures(after, am, whole))...)
 	}
+	if off {
+		for _, pr := range problems {
+			if r, ok := keptAside(it.old, pr); ok && !pr.Theirs {
+				vp.Error, vp.Hint = fmt.Sprintf("%s/%s, which was set aside for it, could not be put back: %s", lastPart(r.NSG), r.Rule, pr.Message), pr.Hint
+			}
+		}
+	}
 	if off || len(vp.After) == 0 {
 		return nil
 	}
@@ -277,6 +284,16 @@ func (b *Broker) judge(vp *VMPlan, it *item, off bool, results map[string]enforc
 		vp.Hint = "change that rule, or its security admin configuration, and protect again"
 	}
 	return nil
+}
+
+// keptAside returns the rule that a problem is about, if the protection keeps its original.
+func keptAside(p access.Protection, pr enforce.Problem) (access.Replacement, bool) {
+	for _, r := range p.Replaced {
+		if key(r.NSG) == key(pr.Place) && strings.EqualFold(r.Rule, pr.Rule) {
+			return r, true
+		}
+	}
+	return access.Replacement{}, false
 }
 
 func stillReachable(e Exposure) string {

@@ -117,6 +117,8 @@ type VMPlan struct {
 	Error      string                 `json:"error,omitempty"`
 	Hint       string                 `json:"hint,omitempty"`
 	State      string                 `json:"state,omitempty"` // after it was applied
+
+	code access.Code // of Error
 }
 
 // RequestInput asks for access.

@@ -299,8 +299,9 @@ func (pl *planner) replaceHint(rule string) string {
 	return fmt.Sprintf("--replace-rule %s/%s", azure.IDName(pl.in.Place), rule)
 }
 
-// restore puts back what was set aside, where what stands is still what was left of it.
-func (pl *planner) restore() {
+// restore puts back what was set aside, where what stands is still what was left of it. It returns what could be put back and has
+// no place.
+func (pl *planner) restore() (blocked []access.Replacement) {
 	for _, rep := range pl.in.Wanted.Restore {
 		key := strings.ToLower(rep.Rule)
 		original, err := parseOriginal(rep)
@@ -335,11 +336,13 @@ func (pl *planner) restore() {
 		}):
 			pl.problem(enforce.Problem{Rule: rep.Rule, Message: fmt.Sprintf("rule %s cannot be put back: its priority %d is taken", rep.Rule, original.Priority),
 				Hint: "free that priority, then unprotect again; its original is kept"})
+			blocked = append(blocked, rep)
 		default:
 			pl.restored[key] = original
 			pl.returned = append(pl.returned, original)
 		}
 	}
+	return blocked
 }
 
 // setAside sets those of the rules in the way aside that a person consented to, and tells whether there were any.

@@ -180,7 +180,14 @@ func newPlanner(in Input) *planner {
 		pl.keepShields()
 	}
 	pl.units = unitsOf(pl.in.Wanted.Shields)
-	pl.restore()
+	if blocked := pl.restore(); len(blocked) > 0 {
+		// What cannot come back yet stays aside as it is, behind the denies by which it is known what was left of it.
+		pl.keepShields()
+		pl.units = unitsOf(pl.in.Wanted.Shields)
+		for _, r := range blocked {
+			pl.resume(r)
+		}
+	}
 	for _, r := range in.Wanted.Replaced {
 		if _, ok := pl.restored[strings.ToLower(r.Rule)]; !ok {
 			pl.resume(r)
