@@ -85,18 +85,21 @@ func (c *client) seen(id string) azure.NSG {
 
 // recorded tells whether a record holds the original of the rule whose remainder this is.
 func (c *client) recorded(place string, rest azure.SecurityRule) bool {
-	of := ""
-	if m := restOf.FindStringSubmatch(rest.Description); m != nil {
-		of = m[1]
-	}
 	for _, p := range c.record.at(place) {
 		for _, rep := range p.Replaced {
-			if key(rep.NSG) == key(place) && (of == "" || strings.HasPrefix(strings.ToLower(rep.Rule), strings.ToLower(of))) {
+			if key(rep.NSG) == key(place) && remainsOf(rest, rep.Rule) {
 				return true
 			}
 		}
 	}
 	return false
+}
+
+// remainsOf tells whether a rule goes on for a part of another that was replaced. Its description names that one, as far as there
+// was room; where somebody changed it, it may be any.
+func remainsOf(rest azure.SecurityRule, rule string) bool {
+	m := restOf.FindStringSubmatch(rest.Description)
+	return m == nil || strings.HasPrefix(strings.ToLower(rule), strings.ToLower(m[1]))
 }
 
 // standing is one address with a port that a deny of ours shuts at a place.

@@ -8,6 +8,7 @@ package standalone
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -143,12 +144,25 @@ func (s *Session) convert() server.Converter { return server.Converter{Clock: s.
 func (s *Session) snapshot(ctx context.Context) (*inventory.Snapshot, error) {
 	snap, err := s.inv.Snapshot(ctx)
 	if err != nil {
-		return nil, err
+		return nil, ownWords(err)
 	}
 	for _, p := range snap.Problems {
 		s.note("not everything could be read: %s", p)
 	}
 	return snap, nil
+}
+
+// ownWords says what to do where it is the caller's own login, or own options, that is wrong.
+func ownWords(err error) error {
+	e := azure.UserError(err)
+	var cert *tls.CertificateVerificationError
+	switch {
+	case errors.As(err, &cert):
+		return access.Errorf(access.CodeAzureUnavailable, "Azure's certificate is not trusted here: %v", cert.Err).WithHint("name the authority that signed it, with --azure-ca FILE").Wrap(err)
+	case azure.Classify(err) == azure.Unauthenticated:
+		return e.WithHint("run az login, or set AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET")
+	}
+	return e
 }
 
 // VMs lists machines; query matches names.
@@ -198,8 +212,35 @@ func (s *Session) PlanProtection(ctx context.Context, in api.ProtectInput) (api.
 	plan, err := s.broker.PlanProtect(ctx, s.caller, s.convert().ProtectInput(in))
 	if err == nil {
 		s.tell(&plan)
+		err = s.crosses(plan)
 	}
 	return s.convert().ProtectPlan(plan), err
+}
+
+// crosses refuses a plan that crosses with the record of another run, whose undo file this run does not have: one that would replace
+// a rule of which only a remainder is left, or put a rule back which would let others in to a machine of that run's.
+func (s *Session) crosses(plan broker.ProtectPlan) error {
+	for _, c := range plan.Changes {
+		if c.Kind != enforce.SetAside {
+			continue
+		}
+		for _, r := range s.az.seen(c.Place).Rules {
+			if strings.HasPrefix(r.Name, unrecorded) && remainsOf(r, c.Rule) {
+				return access.Errorf(access.CodeConflict, "%s/%s was replaced by another run already, and its original is in the undo file of that run", lastPart(c.Place), c.Rule).
+					WithHint("give that undo file, with --undo")
+			}
+		}
+	}
+	for _, p := range plan.Problems {
+		if _, named := s.named[key(p.VM)]; p.VM == "" || named || !slices.ContainsFunc(plan.Changes, func(c enforce.Change) bool {
+			return c.Kind == enforce.Restore && key(c.Place) == key(p.Place) && strings.EqualFold(c.Rule, p.Rule)
+		}) {
+			continue
+		}
+		return access.Errorf(access.CodeConflict, "putting %s/%s back would open %s, which another run protects", lastPart(p.Place), p.Rule, lastPart(p.VM)).
+			WithHint("end that protection first, with the undo file that it was made with: curfew unprotect %s", p.VM)
+	}
+	return nil
 }
 
 // Protect does what was planned: with a Digest, only if the plan is still the same. It reports success only when the effective
@@ -220,6 +261,18 @@ func (s *Session) Protect(ctx context.Context, in api.ProtectInput) (api.Protect
 			if _, ok := s.named[key(p.VM.ID)]; ok {
 				replaced = append(replaced, p.Replaced...)
 			}
+		}
+	}
+	if len(replaced) > 0 || len(in.Replace) > 0 {
+		plan, err := s.broker.PlanProtect(ctx, s.caller, s.convert().ProtectInput(in))
+		if err == nil {
+			err = s.crosses(plan)
+		}
+		if err != nil {
+			return s.convert().ProtectPlan(plan), err
+		}
+		if in.Digest == "" {
+			in.Digest = plan.Digest
 		}
 	}
 	s.failed, s.synced, s.problems = map[string]error{}, map[string]bool{}, nil
