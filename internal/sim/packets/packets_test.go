@@ -197,8 +197,10 @@ func TestStory(t *testing.T) { // P1, P2, P4, P5
 		}
 	}
 	const public, private = "198.51.100.11", "10.10.1.11"
+	began := time.Now()
 	reach := func(when string, asks, others, near bool) {
 		t.Helper()
+		t.Logf("%5.1f s: %s", time.Since(began).Seconds(), when)
 		sync()
 		for _, x := range []struct {
 			who, from, to string
