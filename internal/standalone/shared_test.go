@@ -22,6 +22,14 @@ import (
 
 const shared = "/subscriptions/" + estates.DemoLab + "/resourceGroups/lab/providers/Microsoft.Network/networkSecurityGroups/shared-nsg"
 
+func TestMain(m *testing.M) {
+	// The command line is parsed later, and wins.
+	if err := flag.Set("rapid.checks", strconv.Itoa(testkit.Count(8, 150))); err != nil {
+		panic(err)
+	}
+	os.Exit(m.Run())
+}
+
 // Rules before which there is no place.
 var (
 	everything = estates.Rule{Name: "open", Priority: 100, Source: "Internet", Ports: []string{"22", "443"}, Description: "Ours, ticket 7"}
@@ -113,9 +121,6 @@ func TestTwoUndoFilesOnOneGroup(t *testing.T) {
 // P3, P4, P8: whatever is asked in whatever order, and wherever runs are killed, what was reported as protected stays shut until its
 // own end is asked for, and in the end every rule of somebody else's is as it was.
 func TestRandomRuns(t *testing.T) {
-	if err := flag.Set("rapid.checks", strconv.Itoa(testkit.Count(8, 500))); err != nil {
-		t.Fatal(err)
-	}
 	rapid.Check(t, func(rt *rapid.T) {
 		w := sharedWorld(t, rapid.SampledFrom([]estates.Rule{everything, narrow}).Draw(rt, "rule"))
 		dir, err := os.MkdirTemp(t.TempDir(), "")
