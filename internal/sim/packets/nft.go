@@ -159,7 +159,8 @@ func braces(list []string) string {
 	return "{ " + strings.Join(list, ", ") + " }"
 }
 
-// ports gives the ranges as nft reads them; all is true where every port is meant, and ok false where a range is not understood.
+// ports gives the ranges as nft reads them; ok is false where one is not understood. With all every port is meant, and packets without
+// ports too: ranges that only together make up all ports are not taken for that (nobody has verified what Azure does there).
 func ports(texts []string) (list string, all, ok bool) {
 	type span struct{ from, to int }
 	var spans []span
@@ -198,7 +199,7 @@ func ports(texts []string) (list string, all, ok bool) {
 			words = append(words, fmt.Sprintf("%d-%d", s.from, s.to))
 		}
 	}
-	return braces(words), len(out) == 1 && out[0] == span{0, 65535}, len(out) > 0
+	return braces(words), false, len(out) > 0
 }
 
 var verdicts = map[verdict]string{deny: "drop", goOn: "return", always: "accept"}
