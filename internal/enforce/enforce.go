@@ -136,6 +136,8 @@ type Sync struct {
 	Sending func(opening bool) error
 	// Expected names the rules of ours that were known to stand, for Result.Missing. May be nil.
 	Expected func(name string) bool
+	// Urgent says that something has to go: the place is then read before what is read for openings (P9).
+	Urgent bool
 	// DryRun plans and sends nothing.
 	DryRun bool
 }

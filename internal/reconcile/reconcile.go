@@ -51,6 +51,7 @@ type Broker interface {
 	Reload(ctx context.Context) error
 	NoteSweep(at time.Time)
 	NoteAzure(err error)
+	NoteShields(ctx context.Context, places int) error
 }
 
 // Config is what a reconciler needs.
@@ -100,7 +101,8 @@ type opening struct {
 type place struct {
 	id      string
 	dirty   bool
-	shut    bool // something has to go
+	shut    bool          // something has to go
+	hurry   chan struct{} // of a run that waits for a slot: closed when shut is set
 	running bool
 	waiters []chan error
 	fails   int
@@ -215,6 +217,10 @@ func (r *Reconciler) mark(id string, shut bool, waiter chan error) {
 	}
 	p.dirty = true
 	p.shut = p.shut || shut
+	if shut && p.hurry != nil {
+		close(p.hurry)
+		p.hurry = nil
+	}
 	if waiter != nil {
 		p.waiters = append(p.waiters, waiter)
 		p.retry = time.Time{} // a person waits: try at once
@@ -241,26 +247,13 @@ func (r *Reconciler) start(p *place) {
 // work runs a place until it is clean.
 func (r *Reconciler) work(ctx context.Context, p *place) {
 	for {
+		release := r.slot(ctx, p)
 		r.mu.Lock()
-		shut := p.shut
-		r.mu.Unlock()
-		if !shut {
-			select { // an opening waits for a slot; what must be shut never does (P9)
-			case r.slots <- struct{}{}:
-			case <-ctx.Done():
-			}
-		}
-		r.mu.Lock()
-		waiters := p.waiters
+		waiters, shut := p.waiters, p.shut
 		p.waiters, p.dirty, p.shut = nil, false, false
 		r.mu.Unlock()
-		again, err := r.run(ctx, p)
-		if !shut {
-			select {
-			case <-r.slots:
-			default:
-			}
-		}
+		again, err := r.run(ctx, p, shut)
+		release()
 		for _, w := range waiters {
 			w <- err
 		}
@@ -289,6 +282,31 @@ func (r *Reconciler) work(ctx context.Context, p *place) {
 		}
 		r.mu.Unlock()
 	}
+}
+
+// slot waits until a place may be worked on, and returns what must be called afterwards. An opening waits for one of a few slots;
+// what must be shut never does, not even where an opening is waiting already (P9).
+func (r *Reconciler) slot(ctx context.Context, p *place) (release func()) {
+	r.mu.Lock()
+	if p.shut {
+		r.mu.Unlock()
+		return func() {}
+	}
+	hurry := make(chan struct{})
+	p.hurry = hurry
+	r.mu.Unlock()
+	defer func() {
+		r.mu.Lock()
+		p.hurry = nil
+		r.mu.Unlock()
+	}()
+	select {
+	case r.slots <- struct{}{}:
+		return func() { <-r.slots }
+	case <-hurry:
+	case <-ctx.Done():
+	}
+	return func() {}
 }
 
 // backoff is how long to wait after n failures: closings are tried for ever, at least every 15 s (P2).

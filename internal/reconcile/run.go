@@ -25,7 +25,8 @@ const runLimit = 5 * time.Minute
 var errOvertaken = errors.New("a grant is not wanted any more")
 
 // run brings one place up to what is wanted, and tells the broker what became of it. again asks for another run although nothing failed.
-func (r *Reconciler) run(ctx context.Context, p *place) (again bool, err error) {
+// shut says that something has to go.
+func (r *Reconciler) run(ctx context.Context, p *place, shut bool) (again bool, err error) {
 	defer func() {
 		if v := recover(); v != nil {
 			r.cfg.Metrics.Panics.Inc()
@@ -39,6 +40,7 @@ func (r *Reconciler) run(ctx context.Context, p *place) (again bool, err error) 
 	var open, over []access.Grant
 	var prots []access.Protection
 	sync := enforce.Sync{
+		Urgent: shut,
 		Decide: func(ctx context.Context, held enforce.Held) (enforce.Wanted, error) {
 			// Azure was read before this is asked: what is granted meanwhile is not taken for an orphan.
 			if prep := r.ready(p.id); len(prep) > 0 {

@@ -133,9 +133,12 @@ type run struct {
 }
 
 func (r *run) sync(ctx context.Context) error {
-	refused := 0
+	refused, reading := 0, ctx
+	if r.s.Urgent {
+		reading = azure.WithPriority(ctx, azure.Closing)
+	}
 	for try := 0; ; try++ {
-		n, err := r.b.c.Client.NSG(ctx, r.place)
+		n, err := r.b.c.Client.NSG(reading, r.place)
 		if azure.Classify(err) == azure.NotFound {
 			return r.gone(ctx)
 		}
