@@ -224,6 +224,35 @@ func (b *Broker) Hold() string {
 	return h
 }
 
+// NoteShields is told, before anything is concluded from it, how many places hold denies of this installation. A store that has
+// never protected anything is not the one by which they were written: it would take every one of them for nobody's, and remove it.
+// Openings are put on hold, and with them whatever would take a shield away, until an admin has looked.
+func (b *Broker) NoteShields(ctx context.Context, places int) error {
+	if places == 0 || b.Hold() != "" || len(b.index.protections()) > 0 {
+		return nil
+	}
+	why := ""
+	err := b.update(ctx, func(tx Tx) error {
+		for _, action := range []string{"protection.on", "system.resume"} {
+			if es, err := tx.Entries(AuditFilter{Action: action, Limit: 1}); err != nil || len(es) > 0 {
+				return err
+			}
+		}
+		why = fmt.Sprintf("the database is new, and %d network security groups hold shields of installation %s that it knows nothing of; protect those machines again before you confirm, or they are opened", places, b.cfg.Installation)
+		if err := tx.SetMeta(metaHold, why); err != nil {
+			return err
+		}
+		_, err := tx.Append(audit.Entry{At: b.Now(), Actor: system.Name, Action: "system.hold", Outcome: audit.Done, Message: why})
+		return err
+	})
+	if err == nil && why != "" {
+		b.mu.Lock()
+		b.hold = why
+		b.mu.Unlock()
+	}
+	return err
+}
+
 func (b *Broker) heldError() *access.Error {
 	return access.Errorf(access.CodeHeld, "nothing opens at present: %s", b.Hold()).
 		WithHint("an admin looks at what is live (curfew grant list) and then confirms with: curfew reconcile --resume")

@@ -409,3 +409,44 @@ func TestIndexFollowsStore(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A database that is new, where this installation has shields already (the old one was lost): nothing is taken for nobody's, and so
+// opened, until an admin has looked.
+func TestNewDatabase(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		az := must[*sim.Sim](t)(sim.New(sim.Config{Estate: estates.Demo()}))
+		s := bt.New(t, bt.Options{Sim: az})
+		time.Sleep(time.Minute)
+		if h := s.Broker.Hold(); h != "" {
+			t.Errorf("a first start is on hold: %s", h)
+		}
+		web, payroll := s.Machine("web-01").NSGs()[0], s.Machine("payroll").NSGs()[0]
+		s.Protect("web-01")
+		s.Protect("payroll")
+		s.Open(bt.Requester, "web-01", time.Hour)
+		s.Stop()
+		s = bt.New(t, bt.Options{Sim: az}) // a new one in memory
+		defer s.Stop()
+		time.Sleep(2 * time.Minute)
+		if h := s.Broker.Hold(); !strings.Contains(h, "database is new") || !strings.Contains(h, "2 network security groups") {
+			t.Errorf("hold %q", h)
+		}
+		if len(ruleNames(s, web, "curfew-deny-")) == 0 || len(ruleNames(s, payroll, "curfew-deny-")) == 0 {
+			t.Error("shields were taken away")
+		}
+		if n := s.Allows(web); len(n) != 0 {
+			t.Errorf("P2: a grant that nobody knows stands: %v", n)
+		}
+		s.Protect("web-01")
+		if err := s.Broker.Resume(t.Context(), bt.Admin, "payroll is not ours any more"); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(2 * time.Minute)
+		if h := s.Broker.Hold(); h != "" {
+			t.Errorf("on hold again: %s", h)
+		}
+		if len(ruleNames(s, web, "curfew-deny-")) == 0 || len(ruleNames(s, payroll, "curfew-")) != 0 {
+			t.Errorf("after the confirmation: %v %v", ruleNames(s, web, "curfew-"), ruleNames(s, payroll, "curfew-"))
+		}
+	})
+}

@@ -38,6 +38,15 @@ func (r *Reconciler) Sweep(ctx context.Context) (broker.SweepReport, error) {
 	if rerr := b.Reload(ctx); rerr != nil {
 		r.log.Error("reading what is live", "error", rerr)
 	}
+	denies, installation := 0, r.cfg.Installation
+	for _, h := range held {
+		if slices.ContainsFunc(h.Rules, func(r enforce.HeldRule) bool { return r.Kind == enforce.KindDeny && r.Installation == installation }) {
+			denies++
+		}
+	}
+	if nerr := b.NoteShields(ctx, denies); nerr != nil {
+		return rep, nerr // nothing is removed on the word of a store that cannot be asked whose it is
+	}
 	now := b.Now()
 	places := b.Places()
 	shut := map[string]bool{}
