@@ -26,8 +26,9 @@ type request struct {
 	base      string // scheme and host that the client used, for absolute URLs
 	api       string
 	principal string
-	remote    string   // the caller's address
-	struck    []*fault // faults that shape how a write proceeds or a read looks
+	remote    string     // the caller's address
+	started   *operation // what the request began
+	struck    []*fault   // faults that shape how a write proceeds or a read looks
 }
 
 // answer is what goes back, before faults mangle it.
@@ -176,6 +177,9 @@ func (s *Sim) decide(r *request) (a *answer, f *fault, rec RequestRecord, delay 
 	}
 	if a != nil {
 		s.finishLocked(r, a, rec.RequestID, received)
+		if f == nil || f.Applied || refused == nil {
+			s.logActivityLocked(r, a)
+		}
 		if f == nil || f.Kind != "lost-reply" {
 			rec.Status, rec.Code = a.status, a.code
 		}
@@ -222,11 +226,22 @@ func (s *Sim) serveLocked(r *request) *answer {
 	if !apiVersion.MatchString(r.api) {
 		return badRequest("InvalidApiVersionParameter", "The api-version '%s' is invalid. The supported versions are dates from 2015 on.", r.api).answer()
 	}
-	if lower == "providers/microsoft.resourcegraph/resources" {
+	switch lower {
+	case "providers/microsoft.resourcegraph/resources":
 		return s.graphLocked(r)
+	case "batch":
+		return s.batchLocked(r)
+	case "tenants":
+		if r.method != http.MethodGet {
+			return methodNotAllowed(r).answer()
+		}
+		return ok(200, tenants())
 	}
 	if ae := s.throttleLocked(r); ae != nil {
 		return ae.answer()
+	}
+	if a := s.providersLocked(r, lower); a != nil {
+		return a
 	}
 	t, err := parsePath(r.path)
 	if err != nil || (t.sub == "" && !(t.ns == "" && strings.EqualFold(lower, "subscriptions"))) {
@@ -235,8 +250,17 @@ func (s *Sim) serveLocked(r *request) *answer {
 	if t.sub != "" && s.all["/subscriptions/"+strings.ToLower(t.sub)] == nil {
 		return noSubscription(t.sub).answer()
 	}
+	if ae := s.authorizeLocked(r, t); ae != nil {
+		return ae.answer()
+	}
 	if t.ns == "" {
 		return s.containersLocked(r, t, lower)
+	}
+	if len(t.types) == 0 {
+		return (&armError{Status: 404, Code: "NotFound", Message: "The simulator serves nothing at '" + r.path + "'."}).answer()
+	}
+	if a := s.rolesLocked(r, t); a != nil {
+		return a
 	}
 	if len(t.types) == 3 && strings.EqualFold(t.types[0], "locations") && len(t.names) == 2 &&
 		(strings.EqualFold(t.types[1], "operations") || strings.EqualFold(t.types[1], "operationResults")) {
@@ -247,8 +271,8 @@ func (s *Sim) serveLocked(r *request) *answer {
 			return s.operationLocked(r, t.names[1], strings.EqualFold(t.types[1], "operationResults"))
 		}
 	}
-	if len(t.types) == 0 {
-		return (&armError{Status: 404, Code: "InvalidResourceType", Message: "The simulator does not list providers: '" + r.path + "'."}).answer()
+	if t.typeKey() == "microsoft.insights/eventtypes/values" && t.group == "" {
+		return s.activitiesLocked(r, t.sub)
 	}
 	if a := s.securityLocked(r, t); a != nil {
 		return a
@@ -475,22 +499,31 @@ func (s *Sim) pageWhereLocked(r *request, types []string, prefix string, v view,
 func (s *Sim) containersLocked(r *request, t target, lower string) *answer {
 	segs := strings.Split(lower, "/")
 	get := r.method == http.MethodGet
+	var seen func(*resource) bool
+	if s.rolesOn(r.principal) {
+		seen = func(x *resource) bool {
+			if x.typeKey == typeSub || x.typeKey == typeGroup {
+				return s.seesLocked(r.principal, x.key)
+			}
+			return s.mayLocked(r.principal, x.typ+"/read", x.key)
+		}
+	}
 	switch {
 	case len(segs) == 1 && get:
-		return s.pageLocked(r, []string{typeSub}, "/subscriptions/", view{})
+		return s.pageWhereLocked(r, []string{typeSub}, "/subscriptions/", view{}, seen)
 	case len(segs) == 2 && get:
 		return ok(200, s.rawLocked(s.all["/"+lower]))
 	case len(segs) == 3 && segs[2] == "resourcegroups" && get:
-		return s.pageLocked(r, []string{typeGroup}, "/"+segs[0]+"/"+segs[1]+"/", view{})
+		return s.pageWhereLocked(r, []string{typeGroup}, "/"+segs[0]+"/"+segs[1]+"/", view{}, seen)
 	case len(segs) == 3 && segs[2] == "locations" && get:
 		return ok(200, s.locationsLocked(t.sub))
 	case len(segs) == 3 && segs[2] == "resources" && get:
-		return s.resourcesLocked(r, "/"+segs[0]+"/"+segs[1]+"/")
+		return s.resourcesLocked(r, "/"+segs[0]+"/"+segs[1]+"/", seen)
 	case len(segs) == 5 && segs[4] == "resources" && get:
 		if s.all["/"+strings.Join(segs[:4], "/")] == nil {
 			return noGroup(t.group).answer()
 		}
-		return s.resourcesLocked(r, "/"+strings.Join(segs[:4], "/")+"/")
+		return s.resourcesLocked(r, "/"+strings.Join(segs[:4], "/")+"/", seen)
 	case len(segs) == 4 && segs[2] == "resourcegroups":
 		g := s.all["/"+lower]
 		switch {
@@ -532,19 +565,10 @@ func (s *Sim) putGroupLocked(r *request, t target, g *resource) *answer {
 	return ok(status, s.rawLocked(g))
 }
 
-func (s *Sim) locationsLocked(sub string) []byte {
-	var list []any
-	for _, l := range []string{"westeurope", "northeurope", "eastus", "eastus2", "westus", "germanywestcentral", "uksouth", "francecentral"} {
-		list = append(list, map[string]any{"id": "/subscriptions/" + sub + "/locations/" + l, "name": l, "displayName": l, "regionalDisplayName": l,
-			"type": "Region", "metadata": map[string]any{"regionType": "Physical"}})
-	}
-	return mustJSON(map[string]any{"value": list})
-}
-
 var typeFilter = regexp.MustCompile(`(?i)^\s*resourceType\s+eq\s+'([^']+)'\s*$`)
 
 // resourcesLocked is the generic list: ids, types, places and tags of the top-level resources, without their properties.
-func (s *Sim) resourcesLocked(r *request, prefix string) *answer {
+func (s *Sim) resourcesLocked(r *request, prefix string, seen func(*resource) bool) *answer {
 	want := ""
 	if f := r.query.Get("$filter"); f != "" {
 		m := typeFilter.FindStringSubmatch(f)
@@ -555,11 +579,11 @@ func (s *Sim) resourcesLocked(r *request, prefix string) *answer {
 	}
 	var types []string
 	for tk := range s.byType {
-		if strings.Count(tk, "/") == 1 && tk != typeSub && tk != typeLock && (want == "" || tk == want) {
+		if strings.Count(tk, "/") == 1 && tk != typeSub && !strings.HasPrefix(tk, "microsoft.authorization/") && tk != typePricing && (want == "" || tk == want) {
 			types = append(types, tk)
 		}
 	}
-	page := s.pageLocked(r, types, prefix, view{})
+	page := s.pageWhereLocked(r, types, prefix, view{}, seen)
 	if page.status != 200 {
 		return page
 	}

@@ -144,13 +144,14 @@ func (s *Sim) graphLocked(r *request) *answer {
 	for _, id := range in.Subscriptions {
 		subs[strings.ToLower(id)] = true
 	}
+	roles := s.rolesOn(r.principal)
 	var found []*resource
 	for t, list := range s.byType {
 		if !holds(t) {
 			continue
 		}
 		for _, res := range list {
-			if !res.gone && (len(subs) == 0 || subs[strings.ToLower(res.t.sub)]) {
+			if !res.gone && (len(subs) == 0 || subs[strings.ToLower(res.t.sub)]) && (!roles || s.mayLocked(r.principal, res.typ+"/read", res.key)) {
 				found = append(found, res)
 			}
 		}

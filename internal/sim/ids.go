@@ -195,8 +195,18 @@ var parts = map[string]map[string]struct {
 
 // canonicalType gives the spelling that Azure uses for types that we know, and t as it stands for others.
 func canonicalType(t string) string {
-	if k, ok := kinds[strings.ToLower(t)]; ok {
+	t1 := strings.ToLower(t)
+	if k, ok := kinds[t1]; ok {
 		return k.name
 	}
+	if name := otherNames[t1]; name != "" {
+		return name
+	}
 	return t
+}
+
+// otherNames spell the types that have no generic writes.
+var otherNames = map[string]string{
+	typeVMSSNIC: nameVMSSNIC, typeVMSSPIP: nameVMSSPIP, typePricing: "Microsoft.Security/pricings", typeJIT: "Microsoft.Security/locations/jitNetworkAccessPolicies",
+	typeRole: "Microsoft.Authorization/roleDefinitions", typeAssignment: "Microsoft.Authorization/roleAssignments",
 }

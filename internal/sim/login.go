@@ -96,29 +96,55 @@ func (s *Sim) login(r *request, lower string) *answer {
 		}))
 	case lower == "common/discovery/instance" || lower == "adfs/discovery/instance":
 		host := strings.TrimPrefix(strings.TrimPrefix(r.base, "https://"), "http://")
+		aliases := []string{host}
+		if host == "login.microsoftonline.com" {
+			aliases = []string{host, "login.windows.net", "login.microsoft.com", "sts.windows.net"}
+		}
 		return ok(200, mustJSON(map[string]any{
 			"tenant_discovery_endpoint": r.base + "/" + TenantID + "/v2.0/.well-known/openid-configuration", "api-version": "1.1",
-			"metadata": []any{map[string]any{"preferred_network": host, "preferred_cache": host, "aliases": []string{host}}},
+			"metadata": []any{map[string]any{"preferred_network": host, "preferred_cache": host, "aliases": aliases}},
 		}))
+	case lower == "msi/token" || lower == "metadata/identity/oauth2/token":
+		return s.identityToken(r, lower != "msi/token")
 	case strings.HasSuffix(lower, "/oauth2/v2.0/token") || strings.HasSuffix(lower, "/oauth2/token"):
 		return s.tokenByPassword(r)
-	case lower == "msi/token" || lower == "metadata/identity/oauth2/token":
-		resource := r.query.Get("resource")
-		if form, err := url.ParseQuery(string(r.body)); resource == "" && err == nil {
-			resource = form.Get("resource")
-		}
-		if resource == "" {
-			return (&armError{Status: 400, Code: "invalid_request", Message: "The resource parameter is required."}).answer()
-		}
-		expires := s.cfg.Now().Add(tokenLife)
-		return ok(200, mustJSON(map[string]any{ // strings, and expires_on, as real answers have them
-			"access_token": s.issue(ClientID, resource), "client_id": ClientID, "expires_in": "3600",
-			"expires_on": decimal(expires.Unix()), "not_before": decimal(s.cfg.Now().Unix()), "resource": resource, "token_type": "Bearer",
-		}))
 	case lower == "metadata/endpoints":
 		return ok(200, s.endpoints(r))
 	}
 	return nil
+}
+
+// identityToken is the managed identity: of App Service and the older MSI endpoint, by GET or a form, or of a machine (IMDS), which wants the
+// header Metadata. client_id names a user-assigned one: any principal that has a role.
+func (s *Sim) identityToken(r *request, imds bool) *answer {
+	refuse := func(code, message string) *answer {
+		return &answer{status: 400, header: http.Header{}, code: code, body: mustJSON(map[string]any{"error": code, "error_description": message})}
+	}
+	if imds && !strings.EqualFold(r.header.Get("Metadata"), "true") {
+		return refuse("bad_request_102", "Required metadata header not specified")
+	}
+	param := func(name string) string {
+		v := r.query.Get(name)
+		if form, err := url.ParseQuery(string(r.body)); v == "" && err == nil {
+			v = form.Get(name)
+		}
+		return v
+	}
+	resource, id := param("resource"), param("client_id")
+	if resource == "" {
+		return refuse("invalid_request", "The resource parameter is required.")
+	}
+	if id == "" {
+		id = ClientID
+	}
+	if !s.knownLocked(id) {
+		return refuse("invalid_request", "Identity not found")
+	}
+	expires := s.cfg.Now().Add(tokenLife)
+	return ok(200, mustJSON(map[string]any{ // strings, and expires_on, as real answers have them
+		"access_token": s.issue(strings.ToLower(id), resource), "client_id": id, "expires_in": "3600", "ext_expires_in": "3600",
+		"expires_on": decimal(expires.Unix()), "not_before": decimal(s.cfg.Now().Unix()), "resource": resource, "token_type": "Bearer",
+	}))
 }
 
 func decimal(n int64) string { return string(mustJSON(n)) }
@@ -136,7 +162,7 @@ func (s *Sim) tokenByPassword(r *request) *answer {
 		return refuse(400, "unsupported_grant_type", "AADSTS70003: The app requested an unsupported grant type '"+g+"'. The simulator knows client_credentials.")
 	}
 	id := form.Get("client_id")
-	if !strings.EqualFold(id, ClientID) {
+	if !s.knownLocked(id) {
 		return refuse(400, "unauthorized_client", "AADSTS700016: Application with identifier '"+id+"' was not found in the directory '"+TenantID+"'.")
 	}
 	switch {
@@ -149,12 +175,15 @@ func (s *Sim) tokenByPassword(r *request) *answer {
 		audience = strings.TrimSuffix(strings.Fields(scope + " .default")[0], ".default")
 	}
 	audience = strings.TrimRight(audience, "/") + "/"
-	return ok(200, mustJSON(map[string]any{"token_type": "Bearer", "expires_in": 3600, "ext_expires_in": 3600, "access_token": s.issue(ClientID, audience)}))
+	return ok(200, mustJSON(map[string]any{"token_type": "Bearer", "expires_in": 3600, "ext_expires_in": 3600, "access_token": s.issue(strings.ToLower(id), audience)}))
 }
 
 // endpoints is the cloud metadata document: an array up to 2019-05-01, one object from 2022-09-01 on.
 func (s *Sim) endpoints(r *request) []byte {
 	host := strings.TrimPrefix(strings.TrimPrefix(r.base, "https://"), "http://")
+	if host == "management.azure.com" { // asked through the proxy: the public cloud
+		return publicEndpoints(r.api)
+	}
 	doc := map[string]any{
 		"name": "SimCloud", "portal": r.base + "/portal",
 		"authentication":  map[string]any{"loginEndpoint": r.base + "/", "audiences": []string{r.base + "/", r.base}, "tenant": "common", "identityProvider": "AAD"},
@@ -167,6 +196,25 @@ func (s *Sim) endpoints(r *request) []byte {
 		return mustJSON(map[string]any{"galleryEndpoint": r.base + "/gallery/", "graphEndpoint": r.base + "/graph/", "portalEndpoint": r.base + "/portal",
 			"authentication": map[string]any{"loginEndpoint": r.base + "/", "audiences": []string{r.base + "/"}}})
 	case r.api < "2022":
+		return mustJSON([]any{doc})
+	}
+	return mustJSON(doc)
+}
+
+// publicEndpoints is the metadata document of the public cloud, which the proxy plays.
+func publicEndpoints(api string) []byte {
+	auth := map[string]any{"loginEndpoint": "https://login.microsoftonline.com/", "audiences": []string{"https://management.core.windows.net/", "https://management.azure.com/"}}
+	if strings.HasPrefix(api, "2015") {
+		return mustJSON(map[string]any{"galleryEndpoint": "https://gallery.azure.com/", "graphEndpoint": "https://graph.windows.net/", "portalEndpoint": "https://portal.azure.com/", "authentication": auth})
+	}
+	auth["tenant"], auth["identityProvider"] = "common", "AAD"
+	doc := map[string]any{
+		"name": "AzureCloud", "portal": "https://portal.azure.com", "authentication": auth, "resourceManager": "https://management.azure.com/",
+		"microsoftGraphResourceId": "https://graph.microsoft.com/", "graph": "https://graph.windows.net/", "graphAudience": "https://graph.windows.net/",
+		"batch": "https://batch.core.windows.net/", "gallery": "https://gallery.azure.com/",
+		"suffixes": map[string]any{"storage": "core.windows.net", "keyVaultDns": "vault.azure.net", "sqlServerHostname": "database.windows.net", "acrLoginServer": "azurecr.io"},
+	}
+	if api < "2022" {
 		return mustJSON([]any{doc})
 	}
 	return mustJSON(doc)

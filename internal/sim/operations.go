@@ -29,6 +29,7 @@ type operation struct {
 	result   []byte // answer of operationResults where it is not the resource; empty, not nil: none
 	output   bool   // the result is shown by the status too
 	finish   func()
+	logEnd   func(*operation)
 	after    func() // what else follows success
 }
 
@@ -79,6 +80,10 @@ func (s *Sim) endLocked(op *operation, status string, err *armError) {
 	if op.finish != nil {
 		op.finish()
 		op.finish = nil
+	}
+	if op.logEnd != nil {
+		op.logEnd(op)
+		op.logEnd = nil
 	}
 }
 

@@ -24,29 +24,33 @@ import (
 // Server is a simulator that listens.
 type Server struct {
 	URL   string // https://127.0.0.1:port
-	CAPEM []byte // the authority that signed its certificate, fresh for each Serve
+	CAPEM []byte // the authority that signed its certificate, fresh for each simulator; nil where there is none
 	srv   *http.Server
+	more  func() // what else to stop
 	done  chan struct{}
+}
+
+func (s *Server) stop() {
+	_ = s.srv.Close()
+	if s.more != nil {
+		s.more()
+	}
 }
 
 // Close stops listening and cuts the connections. It may be called more than once.
 func (s *Server) Close() {
-	_ = s.srv.Close()
+	s.stop()
 	<-s.done
 }
 
-// Serve listens on a loopback address ("127.0.0.1:0" picks a port) with HTTPS and a certificate of a fresh authority, until ctx ends or
+// Serve listens on a loopback address ("127.0.0.1:0" picks a port) with HTTPS and a certificate of an authority of its own, until ctx ends or
 // Close. Other addresses are refused: the simulator's credentials are public.
 func (s *Sim) Serve(ctx context.Context, listen string) (*Server, error) {
-	ln, err := new(net.ListenConfig).Listen(ctx, "tcp", listen)
+	ln, err := listenLoopback(ctx, listen, "the simulator")
 	if err != nil {
-		return nil, fmt.Errorf("listening for the simulator: %w", err)
+		return nil, err
 	}
-	if a, ok := ln.Addr().(*net.TCPAddr); !ok || !a.IP.IsLoopback() {
-		_ = ln.Close()
-		return nil, fmt.Errorf("listening for the simulator: %s is not a loopback address, and the simulator's credentials are public", listen)
-	}
-	caPEM, cert, err := newCertificate(s.cfg.Now())
+	caPEM, cert, err := s.certificate()
 	if err != nil {
 		_ = ln.Close()
 		return nil, err
@@ -60,8 +64,14 @@ func (s *Sim) Serve(ctx context.Context, listen string) (*Server, error) {
 			s.log.Error("the simulator stopped serving", "error", err)
 		}
 	}()
-	context.AfterFunc(ctx, func() { _ = srv.Close() })
+	context.AfterFunc(ctx, out.stop)
 	return out, nil
+}
+
+// certificate is that of everything which this simulator serves, made once.
+func (s *Sim) certificate() ([]byte, tls.Certificate, error) {
+	s.certOnce.Do(func() { s.caPEM, s.cert, s.certErr = newCertificate(s.cfg.Now()) })
+	return s.caPEM, s.cert, s.certErr
 }
 
 func newCertificate(now time.Time) ([]byte, tls.Certificate, error) {
@@ -88,7 +98,7 @@ func newCertificate(now time.Time) ([]byte, tls.Certificate, error) {
 	}
 	leaf := &x509.Certificate{SerialNumber: new(big.Int).Add(serial, big.NewInt(1)), Subject: pkix.Name{CommonName: "localhost"}, NotBefore: ca.NotBefore,
 		NotAfter: ca.NotAfter, KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-		DNSNames: []string{"localhost", "management.azure.com", "login.microsoftonline.com"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback}}
+		DNSNames: append([]string{"localhost"}, proxied...), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback}}
 	der, err := x509.CreateCertificate(rand.Reader, leaf, ca, &key.PublicKey, caKey)
 	if err != nil {
 		return fail(err)

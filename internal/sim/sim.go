@@ -9,6 +9,7 @@ package sim
 import (
 	"bytes"
 	"container/heap"
+	"crypto/tls"
 	"encoding/json"
 	"fmt"
 	"log/slog"
@@ -73,6 +74,11 @@ type Sim struct {
 	log *slog.Logger
 	key []byte // signs tokens
 
+	certOnce sync.Once
+	caPEM    []byte
+	cert     tls.Certificate
+	certErr  error
+
 	mu       sync.Mutex
 	rng      *rand.Rand
 	offset   time.Duration
@@ -103,6 +109,7 @@ type world struct {
 	writes      map[string]int
 	buckets     map[string]*bucket
 	quota       map[string]*graphWindow
+	activities  []activity
 	instanceSeq map[string]int // next instance id by scale set
 }
 

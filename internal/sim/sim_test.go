@@ -206,3 +206,5 @@ func TestNSGLifeCycle(t *testing.T) {
 	a.fails(404, "ResourceNotFound", "GET", nsgID, nil)
 	a.do(204, "DELETE", nsgID, nil)
 }
+
+func jsonInto(r io.Reader, into any) error { return json.NewDecoder(r).Decode(into) }

@@ -87,6 +87,7 @@ func (s *Sim) busyLocked(res *resource) *armError {
 // beginLocked starts the operation of a write that has just been applied to res. A running one is superseded.
 func (s *Sim) beginLocked(r *request, res *resource, t target, verb string, created bool) *operation {
 	op := s.newOperationLocked(r, res, t, verb)
+	r.started = op
 	if old := res.op; old != nil {
 		s.endLocked(old, "Canceled", superseded(old.name, old.id, op.name, op.id))
 	}

@@ -97,7 +97,7 @@ type router struct {
 func makePlan(e *estate, n *numbers, cfg Config, clients []netip.Addr) *plan {
 	m := &maker{e: e, n: n, cfg: cfg, p: &plan{byName: map[string]*space{}}, routers: map[string]*router{}, taken: map[netip.Addr]bool{}, unknown: map[string]bool{}}
 	m.internet = m.add(n.space("internet"))
-	m.internet.lines = append(m.internet.lines, "addr replace "+host(internetAddr)+" dev lo")
+	m.internet.lines = append(m.internet.lines, "addr replace "+host(internetAddr)+" dev lo", "route replace blackhole 0.0.0.0/0", "route replace blackhole ::/0")
 	for _, p := range e.publics {
 		m.taken[p.addr] = true
 	}
