@@ -24,8 +24,10 @@ const shared = "/subscriptions/" + estates.DemoLab + "/resourceGroups/lab/provid
 
 func TestMain(m *testing.M) {
 	// The command line is parsed later, and wins.
-	if err := flag.Set("rapid.checks", strconv.Itoa(testkit.Count(8, 150))); err != nil {
-		panic(err)
+	for name, value := range map[string]string{"rapid.checks": strconv.Itoa(testkit.Count(8, 150)), "rapid.nofailfile": "true"} {
+		if err := flag.Set(name, value); err != nil {
+			panic(err)
+		}
 	}
 	os.Exit(m.Run())
 }
@@ -170,7 +172,7 @@ func TestRandomRuns(t *testing.T) {
 				}
 			}()
 			w.send = nil
-			s := w.open(undo)
+			s := w.look(undo)
 			for vm := range on {
 				if v, err := s.VM(t.Context(), vm); err != nil || v.State != "protected" {
 					rt.Fatalf("%s is %s: %s, %v", vm, v.State, v.Why, err)

@@ -58,6 +58,16 @@ func (w *world) open(undo string) *standalone.Session {
 	return s
 }
 
+// look opens a session that only reads.
+func (w *world) look(undo string) *standalone.Session {
+	w.t.Helper()
+	s, err := standalone.Open(w.t.Context(), standalone.Config{Azure: azureFor(w.t, w), Undo: undo, Installation: w.inst, ReadOnly: true})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return s
+}
+
 func (w *world) tryOpen(undo string) (*standalone.Session, error) {
 	w.t.Helper()
 	az := azureFor(w.t, w)

@@ -123,7 +123,16 @@ func openRecord(path, installation string, write bool, now func() time.Time) (_ 
 	if err != nil {
 		return nil, unusable(path, err)
 	}
-	return r, r.parse(path, b)
+	if err := r.parse(path, b); err != nil || write {
+		return r, err
+	}
+	for i := range r.prot {
+		// Nobody works on it now: whether it is shut is for what is read from Azure to tell, not for what a run that was broken off left.
+		if r.prot[i].Shields() {
+			r.prot[i].State, r.prot[i].Why = access.ProtectionOn, ""
+		}
+	}
+	return r, nil
 }
 
 func unusable(path string, err error) *access.Error {
