@@ -204,7 +204,7 @@ func drawPacket(t *rapid.T) netsec.Packet {
 func TestMain(m *testing.M) {
 	n := "400"
 	if os.Getenv("CURFEW_LONG") != "" {
-		n = "60000"
+		n = "12000"
 	}
 	flag.Parse()
 	given := map[string]bool{}
