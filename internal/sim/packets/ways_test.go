@@ -312,8 +312,9 @@ func TestFollows(t *testing.T) {
 	})
 	see("the NAT rule's old port", "198.51.100.50:50001", false)
 	see("the NAT rule's new port", "198.51.100.50:50007", true)
+	shut := map[string]any{"id": id("Microsoft.Network/networkSecurityGroups", "far-nsg")}
 	change(id("Microsoft.Network/virtualNetworks", "hub"), func(p map[string]any) {
-		p["subnets"].([]any)[0].(map[string]any)["properties"].(map[string]any)["networkSecurityGroup"] = map[string]any{"id": id("Microsoft.Network/networkSecurityGroups", "far-nsg")}
+		p["subnets"].([]any)[0].(map[string]any)["properties"].(map[string]any)["networkSecurityGroup"] = shut
 	})
 	see("an NSG on the subnet that allows nothing", "198.51.100.99:22", false)
 	slices.Sort(took)
