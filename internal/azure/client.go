@@ -3,6 +3,7 @@ package azure
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -326,9 +327,12 @@ func accepts(call *call, status int) bool {
 func (c *Client) sendError(call *call, s *sending, err error, fail func(Class, error) *Error) *Error {
 	var failed *azidentity.AuthenticationFailedError
 	var unavailable interface{ NonRetriable() }
+	var cert *tls.CertificateVerificationError
 	switch {
 	case s.guard != nil:
 		return fail(Aborted, s.guard)
+	case errors.As(err, &cert):
+		return fail(Permanent, cert) // nothing was sent, and waiting does not make it trusted
 	case errors.As(err, &failed) && !s.sent:
 		if r := failed.RawResponse; r == nil || r.StatusCode >= 500 || r.StatusCode == http.StatusTooManyRequests {
 			return fail(Transient, cause(err))

@@ -2,6 +2,7 @@ package azure
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -309,6 +310,11 @@ func UserError(err error) *access.Error {
 			"look again before trying again; the reconciler will")
 	case Transient:
 		return say(access.CodeAzureUnavailable, "Azure did not answer, or not usefully", "try again in a minute")
+	}
+	var cert *tls.CertificateVerificationError
+	if errors.As(err, &cert) {
+		return say(access.CodeAzureUnavailable, "Azure's certificate is not trusted: "+cert.Err.Error(),
+			"check the endpoint; for an Azure of one's own, name its certificate authority in the configuration (azure.ca) or with --azure-ca")
 	}
 	return say(access.CodeInternal, why, "")
 }
