@@ -1,0 +1,5 @@
+package simtest
+
+import "testing"
+
+func Validate(t testing.TB, dir, client string) {}
