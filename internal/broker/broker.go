@@ -358,7 +358,7 @@ func words(err error) string {
 
 // need is the guard: the caller must have one of the roles. A refusal is recorded before it is told.
 func (b *Broker) need(ctx context.Context, c access.Caller, action, object string, roles ...access.Role) error {
-	if c.Name == "" {
+	if strings.TrimSpace(c.Name) == "" {
 		return access.Errorf(access.CodeUnauthenticated, "sign in first").WithHint("set CURFEW_TOKEN, or in the demo use --as requester")
 	}
 	for _, r := range roles {

@@ -13,6 +13,7 @@ import (
 	"github.com/curfew-jit/curfew/internal/audit"
 	"github.com/curfew-jit/curfew/internal/broker"
 	bt "github.com/curfew-jit/curfew/internal/broker/brokertest"
+	"github.com/curfew-jit/curfew/internal/inventory"
 	"github.com/curfew-jit/curfew/internal/sim/estates"
 )
 
@@ -177,6 +178,29 @@ func TestWatchNamesake(t *testing.T) {
 		s.Open(bt.Requester, "web-01", 10*time.Minute)
 		if got := collect(t, ch, 1); len(got) != 0 {
 			t.Errorf("saw %v", got)
+		}
+	})
+}
+
+// What a confirmed machine's group means counts every network that the group serves, not the machine's alone.
+func TestEnvOfConfirmed(t *testing.T) {
+	e := estates.New()
+	e.Subscription("5a0e3c1d-1f0b-4d52-9c3e-6b1f0a7d2e01", "shop")
+	e.Group("shop", "westeurope")
+	group := e.NSG("shared-nsg", estates.Allow("allow-ssh", 1000, "22", "VirtualNetwork"))
+	for i, n := range []string{"a", "b"} {
+		vnet := e.VNet("net-"+n, []string{fmt.Sprintf("10.%d.0.0/16", i+1)}, estates.Subnet{Name: "front", Prefix: fmt.Sprintf("10.%d.0.0/24", i+1)})
+		e.VM("vm-"+n, estates.VM{Subnet: vnet + "/subnets/front", PrivateIP: fmt.Sprintf("10.%d.0.4", i+1), NSG: group})
+	}
+	bubble(t, bt.Options{Estate: e.JSON(), NoStart: true}, func(t *testing.T, s *bt.Stack) {
+		m := s.Machine("vm-a")
+		snap := must[*inventory.Snapshot](t)(s.Inventory.Confirm(t.Context(), m.ID))
+		if got := fmt.Sprint(snap.EnvOf(group).VirtualNetwork); got != "[10.1.0.0/16 10.2.0.0/16]" {
+			t.Errorf("with what was read of everything: %s", got)
+		}
+		alone := must[*inventory.Snapshot](t)(inventory.Confirm(t.Context(), s.Azure, m.ID, nil, s.Clock.Now()))
+		if got := alone.EnvOf(group).VirtualNetwork; got != nil { // the other network is not known: the tag may be anything
+			t.Errorf("without it: %v", got)
 		}
 	})
 }

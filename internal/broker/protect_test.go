@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -263,26 +264,24 @@ func TestReplacedForTwo(t *testing.T) {
 
 // P3: the original is kept before anything is written; where it cannot be, nothing is.
 func TestKeptBeforeWrite(t *testing.T) {
-	var full bool
-	n := 0
+	var full atomic.Bool
+	var n atomic.Int32
 	hooks := sqlite.Hooks{Fault: func(op string) error {
-		if op == "commit" && full {
-			if n++; n > 1 { // the intent is stored, the original is not
-				return sqlite.FaultFull
-			}
+		if op == "commit" && full.Load() && n.Add(1) > 1 { // the intent is stored, the original is not
+			return sqlite.FaultFull
 		}
 		return nil
 	}}
 	bubble(t, bt.Options{StoreHooks: hooks}, func(t *testing.T, s *bt.Stack) {
 		group := s.Machine("web-03").NSGs()[0]
 		original := ruleBody(t, s, group, "allow-all-admin")
-		full = true
+		full.Store(true)
 		_, err := s.Broker.Protect(t.Context(), bt.Admin, broker.ProtectInput{VMs: []string{"web-03"}, Replace: []string{"web-03-nsg/allow-all-admin"}})
 		wants(t, err, access.CodeUnavailable, "disk is full")
 		if now := ruleBody(t, s, group, "allow-all-admin"); now != original {
 			t.Errorf("P3: written although the original could not be kept: %s", now)
 		}
-		full = false
+		full.Store(false)
 		time.Sleep(2 * time.Minute) // the reconciler finishes what was intended, P8
 		if p := protection(t, s, "web-03"); p.State != access.ProtectionOn || len(p.Replaced) != 1 {
 			t.Errorf("two minutes later: %s %s, %d originals", p.State, p.Why, len(p.Replaced))

@@ -3,6 +3,7 @@ package broker
 import (
 	"context"
 	"sync"
+	"time"
 
 	"github.com/curfew-jit/curfew/internal/access"
 	"github.com/curfew-jit/curfew/internal/audit"
@@ -96,8 +97,13 @@ func (b *Broker) Watch(ctx context.Context, c access.Caller, after int64) (<-cha
 			if len(page) > 0 {
 				continue
 			}
+			var again <-chan time.Time
+			if err != nil {
+				again = b.cfg.Clock.After(time.Second) // the store may be back without anything being written
+			}
 			select {
 			case <-wake:
+			case <-again:
 			case <-ctx.Done():
 				return
 			}
