@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"net/netip"
 
 	"github.com/curfew-jit/curfew/internal/access"
 	"github.com/curfew-jit/curfew/internal/app"
@@ -10,6 +11,7 @@ import (
 	"github.com/curfew-jit/curfew/internal/config"
 	"github.com/curfew-jit/curfew/internal/demo"
 	"github.com/curfew-jit/curfew/internal/enforce/nsg"
+	"github.com/curfew-jit/curfew/internal/sim/packets"
 	"github.com/curfew-jit/curfew/internal/store/sqlite"
 )
 
@@ -17,11 +19,11 @@ import (
 func local(e cli.Env) cli.Local {
 	return cli.Local{
 		Demo: func(ctx context.Context, o cli.DemoOptions) error {
-			return demo.Run(ctx, demo.Options{Listen: o.Listen, AzureListen: o.AzureListen, Dir: o.Dir, JSON: o.JSON, Program: e.Program,
+			return demo.Run(ctx, demo.Options{Listen: o.Listen, AzureListen: o.AzureListen, Dir: o.Dir, Packets: o.Packets, JSON: o.JSON, Program: e.Program,
 				Version: e.Version, Out: e.Stdout, Err: e.Stderr, Clock: e.Clock})
 		},
 		Sim: func(ctx context.Context, o cli.SimOptions) error {
-			return demo.RunSim(ctx, demo.SimOptions{Listen: o.Listen, Dir: o.Dir, Estate: o.Estate, JSON: o.JSON, Program: e.Program,
+			return demo.RunSim(ctx, demo.SimOptions{Listen: o.Listen, Dir: o.Dir, Estate: o.Estate, Packets: o.Packets, JSON: o.JSON, Program: e.Program,
 				Out: e.Stdout, Err: e.Stderr, Clock: e.Clock})
 		},
 		Serve: func(ctx context.Context, o cli.ServeOptions) error {
@@ -40,7 +42,28 @@ func local(e cli.Env) cli.Local {
 			return alone(ctx, e, o)
 		},
 		VerifyDB: verifyDB,
+		Packets: func(ctx context.Context, server string, source netip.Prefix) (*cli.PacketsWay, error) {
+			return way(ctx, e.Getenv("CURFEW_PACKETS"), server, source)
+		},
 	}
+}
+
+// way is how ssh connects where a simulator on this machine carries real packets: from the source, in a namespace of the run that is
+// named or that serves the server.
+func way(ctx context.Context, run, server string, source netip.Prefix) (*cli.PacketsWay, error) {
+	p, err := packets.Find(ctx, server, run)
+	if err != nil || p == nil {
+		return nil, err
+	}
+	at := source.Addr()
+	if !source.IsSingleIP() { // the first address of a range is no machine's
+		at = source.Masked().Addr().Next()
+	}
+	from, err := p.Client(ctx, at)
+	if err != nil {
+		return nil, err
+	}
+	return &cli.PacketsWay{Prefix: from.Prefix, SSH: from.SSH, User: from.User}, nil
 }
 
 func sweep(ctx context.Context, e cli.Env, o cli.SweepOptions) (cli.SweepResult, error) {

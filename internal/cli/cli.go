@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"os"
 	"strings"
 	"time"
@@ -57,6 +58,15 @@ type Local struct {
 	Sweep      func(context.Context, SweepOptions) (SweepResult, error)
 	Standalone func(context.Context, StandaloneOptions) (Standalone, error)
 	VerifyDB   func(ctx context.Context, database string, older []audit.Checkpoint) (VerifyResult, error)
+	// Packets returns how a program connects from a source where a demo of this machine carries real packets, nil where none does.
+	Packets func(ctx context.Context, server string, source netip.Prefix) (*PacketsWay, error)
+}
+
+// PacketsWay is how a program connects where real packets flow in a simulation.
+type PacketsWay struct {
+	Prefix []string // before the command
+	SSH    []string // options of ssh
+	User   string   // who can sign in
 }
 
 // exitError ends with an exit code that is not an error of ours: ssh's own.
@@ -276,12 +286,15 @@ func (c *cli) say(format string, args ...any) {
 func (c *cli) now() time.Time { return c.Clock.Now() }
 
 // client makes the client for the server that is named. It does not call it.
-func (c *cli) client() (*client.Client, error) {
-	server := c.server
-	if server == "" {
-		server = DefaultServer
+func (c *cli) serverURL() string {
+	if c.server == "" {
+		return DefaultServer
 	}
-	o := client.Options{Server: server, As: c.as, CA: c.ca, Clock: c.Clock, UserAgent: "curfew/" + c.Version}
+	return c.server
+}
+
+func (c *cli) client() (*client.Client, error) {
+	o := client.Options{Server: c.serverURL(), As: c.as, CA: c.ca, Clock: c.Clock, UserAgent: "curfew/" + c.Version}
 	if c.as == "" { // two identities at once would leave it to the server whom to believe
 		var err error
 		if o.Token, err = c.token(); err != nil {

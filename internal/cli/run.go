@@ -8,6 +8,7 @@ import (
 type DemoOptions struct {
 	Listen, AzureListen string
 	Dir                 string // "": a temporary one, removed at the end
+	Packets             bool   // machines are network namespaces
 	JSON                bool   // one line when ready, instead of words
 	Program             string // how commands are shown
 }
@@ -17,9 +18,12 @@ type SimOptions struct {
 	Listen  string
 	Dir     string // "": nothing is kept
 	Estate  string // file to load at first; "": the demo's
+	Packets bool   // machines are network namespaces
 	JSON    bool
 	Program string
 }
+
+const packetsUsage = "carry real packets: machines are network namespaces (Linux, root; needs nft, ip, ss, sshd, ssh)"
 
 // ServeOptions are those of the server.
 type ServeOptions struct {
@@ -32,7 +36,6 @@ func (c *cli) demoCmd() *cobra.Command {
 		return nil
 	}
 	o := DemoOptions{Program: c.Program}
-	var packets bool
 	cmd := &cobra.Command{
 		Use:   "demo",
 		Short: "Everything in one process, on a simulated Azure: start here",
@@ -42,13 +45,13 @@ production: anybody on this machine may act as any of its accounts. Ctrl-C ends 
 With --dir the state stays, and a later demo on the same directory goes on where the last one ended, even if it was killed. To kill the
 server while Azure lives on, run the two apart: curfew sim --dir D, and curfew serve --config D/serve.yaml.
 
+With --packets, on Linux as root, each machine is a network namespace with a firewall made from its rules and an sshd behind it: curfew ssh
+(as root) really gets in, or does not. Without it rules are judged, and nothing is behind the ports.
+
 --json prints one line when it is ready: {"server","azure","ca","dir","accounts":[...]}.`,
 		Example: "curfew demo\ncurfew demo --dir ./demo-state --json",
 		Args:    need(0, 0, "no arguments"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if packets {
-				return badInput("packets", "--packets does not exist yet: the demo moves no packets").WithHint("leave it out; rules are judged, and nothing is behind the ports")
-			}
 			o.JSON = c.output == "json"
 			return c.Local.Demo(cmd.Context(), o)
 		},
@@ -58,8 +61,7 @@ server while Azure lives on, run the two apart: curfew sim --dir D, and curfew s
 	f.StringVar(&o.Listen, "listen", "127.0.0.1:7447", "`ADDRESS` of the server, on the loopback interface; port 0 picks one")
 	f.StringVar(&o.AzureListen, "azure-listen", "127.0.0.1:7448", "`ADDRESS` of the simulated Azure, on the loopback interface")
 	f.StringVar(&o.Dir, "dir", "", "`DIRECTORY` that keeps the state (default: a temporary one)")
-	f.BoolVar(&packets, "packets", false, "carry real packets")
-	_ = f.MarkHidden("packets")
+	f.BoolVar(&o.Packets, "packets", false, packetsUsage)
 	return cmd
 }
 
@@ -90,6 +92,7 @@ Kill the server there, and start it again: what was open stands in the simulated
 	f.StringVar(&o.Listen, "listen", "127.0.0.1:7448", "`ADDRESS` on the loopback interface; port 0 picks one")
 	f.StringVar(&o.Dir, "dir", "", "`DIRECTORY` that keeps the estate (default: nothing is kept)")
 	f.StringVar(&o.Estate, "estate", "", "`FILE` with the estate to begin with (default: the demo's)")
+	f.BoolVar(&o.Packets, "packets", false, packetsUsage)
 	return cmd
 }
 

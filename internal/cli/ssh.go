@@ -193,7 +193,7 @@ func (c *cli) sshCmd() *cobra.Command {
 		Short: "Ask, wait, verify, run ssh, and offer to close afterwards",
 		Long: `Uses a live grant of yours, or asks for one and waits; then runs the system's ssh against the machine's public address or its load
 balancer's port, and ends with ssh's exit code. What stands after -- goes to ssh: its options first, then a remote command.
-On a terminal it offers to close the grant afterwards. In the demo nothing is behind the port: it shows the command instead.`,
+On a terminal it offers to close the grant afterwards. In a demo without --packets nothing is behind the port: it shows the command instead.`,
 		Example: `curfew ssh web-01 --for 1h --reason INC-4711
 curfew ssh admin@web-01 --reason INC-4711 -- -i ~/.ssh/id_ed25519 uptime`,
 		Args: func(cmd *cobra.Command, args []string) error {
@@ -296,15 +296,24 @@ func (c *cli) runSSH(ctx context.Context, o sshOptions) error {
 	if err != nil {
 		return err
 	}
+	way, err := c.packetsWay(ctx, &o, g)
+	if err != nil {
+		return err
+	}
 	argv := sshArgv(program, host, port, o.user, options, command)
-	if st.Demo {
+	if way != nil {
+		argv = slices.Concat(way.Prefix, sshArgv(program, host, port, o.user, slices.Concat(way.SSH, options), command))
+	}
+	if st.Demo && way == nil {
 		c.say("nothing is behind this port: the demo simulates Azure, and no packet flows. On a real machine this would run:")
 		if err := c.show(map[string]any{"grant": g.ID, "host": host, "port": port, "command": argv, "ran": false}, func() string { return quoteArgv(argv) + "\n" }); err != nil {
 			return err
 		}
 		return c.afterSSH(ctx, cl, g, o)
 	}
-	c.tryReach(ctx, net.JoinHostPort(host, strconv.Itoa(int(port))))
+	if way == nil { // a simulation's rules are in force at once, and its addresses are not this machine's
+		c.tryReach(ctx, net.JoinHostPort(host, strconv.Itoa(int(port))))
+	}
 	c.say("running: %s", quoteArgv(argv))
 	code, err := c.Run(ctx, argv)
 	if err != nil {
@@ -321,6 +330,27 @@ func (c *cli) runSSH(ctx context.Context, o sshOptions) error {
 		return exitError{code}
 	}
 	return err
+}
+
+// packetsWay is how ssh runs where a simulation carries real packets, nil anywhere else.
+func (c *cli) packetsWay(ctx context.Context, o *sshOptions, g api.Grant) (*PacketsWay, error) {
+	if c.Local.Packets == nil {
+		return nil, nil
+	}
+	way, err := c.Local.Packets(ctx, c.serverURL(), g.Source)
+	if err != nil {
+		return nil, access.Errorf(access.CodeUnavailable, "%v", err).WithHint("the grant stays open; close it with: %s grant close %s", c.Program, g.ID)
+	}
+	if way == nil {
+		return nil, nil
+	}
+	if _, err := c.Find("ssh"); err != nil {
+		return nil, access.Errorf(access.CodeUnavailable, "there is no ssh program on this machine").WithHint("install an OpenSSH client; the grant stays open").Wrap(err)
+	}
+	if o.user == "" {
+		o.user = way.User
+	}
+	return way, nil
 }
 
 // tryReach gives Azure a few seconds to let the first packet through: a written rule takes effect a little later.

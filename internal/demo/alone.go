@@ -27,6 +27,7 @@ type SimOptions struct {
 	Listen   string
 	Dir      string // "": nothing is kept
 	Estate   string // file; "": the demo's
+	Packets  bool   // machines are network namespaces
 	JSON     bool
 	Program  string
 	Out, Err io.Writer
@@ -55,12 +56,25 @@ func RunSim(ctx context.Context, o SimOptions) (err error) {
 		return err
 	}
 	defer az.close()
+	net, err := carry(ctx, o.Packets, az, dir, log)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, net.close()) }()
+	run, err := net.serves("")
+	if err != nil {
+		return err
+	}
 	conf, err := writeServe(dir, az)
 	if err != nil {
 		return access.Errorf(access.CodeUnavailable, "the configuration for a server could not be written: %v", err)
 	}
 	if o.JSON {
-		b, err := json.Marshal(map[string]string{"azure": az.URL, "ca": az.CA, "dir": dir, "config": conf, "tenant": sim.TenantID, "client_id": sim.ClientID, "client_secret": sim.ClientSecret})
+		line := map[string]string{"azure": az.URL, "ca": az.CA, "dir": dir, "config": conf, "tenant": sim.TenantID, "client_id": sim.ClientID, "client_secret": sim.ClientSecret}
+		if run != "" {
+			line["packets"] = run
+		}
+		b, err := json.Marshal(line)
 		if err != nil {
 			return err
 		}
@@ -82,6 +96,9 @@ A server against it, in another terminal; kill it and start it again as you like
   %s --token-file %s/tokens/admin vm list
   %s --token-file %s/tokens/requester request create web-01 --from 203.0.113.9 --reason INC-4711
 `, az.URL, az.CA, sim.TenantID, sim.ClientID, sim.ClientSecret, run, at, run, at, run, at)
+	}
+	if run != "" && !o.JSON {
+		fmt.Fprintf(o.Out, "\nPackets are real. For the command line, as root: export CURFEW_PACKETS=%s\n", run)
 	}
 	<-ctx.Done()
 	return nil

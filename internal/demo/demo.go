@@ -54,6 +54,7 @@ func Policy() access.Policy {
 type Options struct {
 	Listen, AzureListen string
 	Dir                 string // "": a temporary one, removed at the end
+	Packets             bool   // machines are network namespaces
 	JSON                bool   // one line on Out when ready, instead of words
 	Program             string // how commands are shown
 	Version             string
@@ -69,6 +70,7 @@ type ready struct {
 	CA       string   `json:"ca"`
 	Dir      string   `json:"dir"`
 	Accounts []string `json:"accounts"`
+	Packets  string   `json:"packets,omitempty"` // the run whose namespaces carry them
 }
 
 // Run runs the demo until ctx ends, which is no error.
@@ -101,6 +103,11 @@ func Run(ctx context.Context, o Options) (err error) {
 		return err
 	}
 	defer az.close()
+	net, err := carry(ctx, o.Packets, az, dir, o.Log)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, net.close()) }()
 	client, err := az.client(o.Clock, o.Log)
 	if err != nil {
 		return err
@@ -117,6 +124,10 @@ func Run(ctx context.Context, o Options) (err error) {
 		return err
 	}
 	line.Server = a.URL
+	if line.Packets, err = net.serves(a.URL); err != nil {
+		a.Stop()
+		return errors.Join(err, a.Wait())
+	}
 	wait, cancel := context.WithTimeout(ctx, 30*time.Second)
 	err = a.Ready(wait)
 	cancel()
@@ -197,6 +208,10 @@ func welcome(o Options, l ready) string {
 	p("  state    %s%s", l.Dir, map[bool]string{true: "  (removed at the end)", false: "  (kept)"}[o.Dir == ""])
 	p("  accounts %s", strings.Join(l.Accounts, ", "))
 	p("")
+	if l.Packets != "" {
+		p("Packets are real: each machine is a network namespace (ip netns list; %s). As root, ssh gets in when the rules let it.", l.Packets)
+		p("")
+	}
 	p("Machines, each in a situation of its own:")
 	for _, s := range situations {
 		p("  %-14s %s", s[0], s[1])

@@ -30,13 +30,17 @@ type mark struct {
 
 // begin makes a run's folder and takes its lock. The kernel gives the lock back when the process ends, however it does.
 func begin(m mark) (id string, lock *os.File, err error) {
-	if err := os.MkdirAll(runsDir, 0o700); err != nil {
+	// Everybody may see that a run is there, and whose; only its owner may join.
+	if err := os.MkdirAll(runsDir, 0o755); err != nil {
 		return "", nil, err
 	}
 	var b [3]byte
 	_, _ = rand.Read(b[:]) // never fails
 	id = hex.EncodeToString(b[:])
-	if err := os.Mkdir(filepath.Join(runsDir, id), 0o700); err != nil {
+	if err := os.Mkdir(filepath.Join(runsDir, id), 0o755); err != nil {
+		return "", nil, err
+	}
+	if err := os.Mkdir(filepath.Dir(socketOf(id)), 0o700); err != nil {
 		return "", nil, err
 	}
 	if lock, err = take(id); err == nil {
@@ -44,6 +48,8 @@ func begin(m mark) (id string, lock *os.File, err error) {
 	}
 	return id, lock, err
 }
+
+func socketOf(id string) string { return filepath.Join(runsDir, id, "private", "socket") }
 
 func take(id string) (*os.File, error) {
 	f, err := os.OpenFile(filepath.Join(runsDir, id, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
@@ -62,7 +68,7 @@ func writeMark(id string, m mark) error {
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(runsDir, id, "mark.json"), b, 0o600)
+	return os.WriteFile(filepath.Join(runsDir, id, "mark.json"), b, 0o644)
 }
 
 func readMark(id string) (m mark, err error) {
@@ -134,25 +140,28 @@ type Peer struct {
 // that there is none. It needs the rights of the run's owner, which is root.
 func Find(ctx context.Context, server, id string) (*Peer, error) {
 	entries, err := os.ReadDir(runsDir)
-	if err != nil {
-		if errors.Is(err, os.ErrPermission) {
-			return nil, fmt.Errorf("real packets flow, and joining them needs root: %w", err)
-		}
-		return nil, nil
+	if err != nil { // no run ever
+		entries = nil
 	}
 	for _, e := range entries {
 		m, err := readMark(e.Name())
 		if err != nil || !(id != "" && e.Name() == id || id == "" && m.Server != "" && strings.TrimSuffix(m.Server, "/") == strings.TrimSuffix(server, "/")) {
 			continue
 		}
-		socket := filepath.Join(runsDir, e.Name(), "socket")
+		socket := socketOf(e.Name())
 		p := &Peer{Run: e.Name(), hc: &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{DisableKeepAlives: true,
 			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 				return new(net.Dialer).DialContext(ctx, "unix", socket)
 			}}}}
-		if _, err := p.Info(ctx); err == nil {
+		switch _, err := p.Info(ctx); {
+		case err == nil:
 			return p, nil
+		case errors.Is(err, os.ErrPermission):
+			return nil, errors.New("real packets flow here (run " + p.Run + "), and joining them needs root")
 		}
+	}
+	if id != "" {
+		return nil, fmt.Errorf("no run %s of real packets is there", id)
 	}
 	return nil, nil
 }
@@ -189,7 +198,7 @@ func (p *Peer) Client(ctx context.Context, a netip.Addr) (c Access, err error) {
 
 // serve answers other processes of this user on the run's socket.
 func (w *World) serve() error {
-	l, err := net.Listen("unix", filepath.Join(runsDir, w.id, "socket"))
+	l, err := net.Listen("unix", socketOf(w.id))
 	if err != nil {
 		return err
 	}

@@ -103,7 +103,6 @@ func makePlan(e *estate, n *numbers, cfg Config, clients []netip.Addr) *plan {
 	}
 	for _, c := range clients {
 		m.taken[c] = true
-		m.client(c)
 	}
 	ids := make([]string, 0, len(e.vnets))
 	for id := range e.vnets {
@@ -115,6 +114,9 @@ func makePlan(e *estate, n *numbers, cfg Config, clients []netip.Addr) *plan {
 	}
 	for _, id := range ids {
 		m.peers(m.routers[id])
+	}
+	for _, c := range clients {
+		m.client(c, ids)
 	}
 	for _, x := range e.machines {
 		m.machine(x)
@@ -145,16 +147,24 @@ func clientSpace(n *numbers, a netip.Addr) string {
 	return n.space("client-" + strings.ReplaceAll(a.String(), ":", "-"))
 }
 
-func (m *maker) client(a netip.Addr) {
+// client makes a namespace for an address: on the Internet, or within the first virtual network that holds it.
+func (m *maker) client(a netip.Addr, vnets []string) {
 	s := m.add(clientSpace(m.n, a))
 	dev := fmt.Sprintf("c%d", m.n.get("client "+a.String()))
-	m.p.links = append(m.p.links, link{m.internet.name, dev, s.name, "eth0"})
+	at, gateway := m.internet, internetAddr
+	for _, id := range vnets {
+		if r := m.routers[id]; slices.ContainsFunc(r.vnet.space, func(p netip.Prefix) bool { return p.Contains(a) }) {
+			at, gateway = r.space, routerAddr(r.n)
+			break
+		}
+	}
+	m.p.links = append(m.p.links, link{at.name, dev, s.name, "eth0"})
 	if a.Is4() {
-		s.lines = append(s.lines, "addr replace "+host(a)+" dev eth0", "route replace 0.0.0.0/0 via "+internetAddr.String()+" dev eth0 onlink")
+		s.lines = append(s.lines, "addr replace "+host(a)+" dev eth0", "route replace 0.0.0.0/0 via "+gateway.String()+" dev eth0 onlink")
 	} else {
 		s.lines = append(s.lines, "addr replace "+host(a)+" dev eth0 nodad", "addr replace fe80::2/64 dev eth0 nodad", "route replace ::/0 via fe80::1 dev eth0")
 	}
-	m.internet.lines = append(m.internet.lines, "addr replace fe80::1/64 dev "+dev+" nodad", "route replace "+host(a)+" dev "+dev)
+	at.lines = append(at.lines, "addr replace fe80::1/64 dev "+dev+" nodad", "route replace "+host(a)+" dev "+dev)
 }
 
 func (m *maker) router(id string) {

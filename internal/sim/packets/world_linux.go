@@ -438,7 +438,7 @@ func (w *World) wait(ctx context.Context, ok func(applied) bool) error {
 	}
 }
 
-// Client returns how commands are run from an address on the Internet. The namespace is made if there is none; asking again gives the same.
+// Client returns how commands are run from an address: on the Internet, or within a virtual network that holds it. The namespace is made if there is none; asking again gives the same.
 func (w *World) Client(ctx context.Context, a netip.Addr) (Access, error) {
 	a = a.Unmap()
 	if err := clientFault(a); err != nil {
