@@ -153,6 +153,9 @@ func (s *Sim) serverFieldsLocked(probe, old *resource, body map[string]any, mode
 		}
 	case typeVNet: // as recorded
 		fill(props, "virtualNetworkPeerings", []any{})
+		if mode == storeWrite {
+			s.fillPeerings(probe, props)
+		}
 		fill(props, "enableDdosProtection", false)
 		fill(props, "subnets", []any{})
 		for _, c := range objects(props, "subnets") {

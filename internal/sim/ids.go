@@ -156,6 +156,13 @@ var kinds = func() map[string]kind {
 		{"Microsoft.Network/azureFirewalls", true, true, false, false},
 		{"Microsoft.Network/routeTables", true, true, true, false},
 		{"Microsoft.Network/natGateways", true, true, true, false},
+		{"Microsoft.Network/virtualNetworkGateways", true, true, true, false},
+		{"Microsoft.Network/localNetworkGateways", true, true, true, false},
+		{"Microsoft.Network/connections", true, true, true, false},
+		{"Microsoft.Network/applicationGateways", true, true, true, false},
+		{"Microsoft.Network/firewallPolicies", true, true, false, false},
+		{"Microsoft.Network/ipGroups", true, true, false, false},
+		{"Microsoft.Network/publicIPPrefixes", true, true, true, false},
 		{"Microsoft.Authorization/locks", false, false, false, false},
 	} {
 		m[strings.ToLower(k.name)] = k

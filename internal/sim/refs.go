@@ -95,10 +95,13 @@ func collectRefs(r *resource) []outRef {
 		for _, c := range objects(props, "frontendIPConfigurations") {
 			add(refID(object(c, "properties"), "publicIPAddress"), "ipConfiguration", false, r.id+"/frontendIPConfigurations/"+text(c, "name"))
 		}
-	case r.typeKey == "microsoft.network/bastionhosts" || r.typeKey == "microsoft.network/azurefirewalls":
+	case r.typeKey == "microsoft.network/bastionhosts" || r.typeKey == typeFirewall || r.typeKey == typeGateway:
 		part := "bastionHostIpConfigurations"
-		if r.typeKey == "microsoft.network/azurefirewalls" {
+		switch r.typeKey {
+		case typeFirewall:
 			part = "azureFirewallIpConfigurations"
+		case typeGateway:
+			part = "ipConfigurations"
 		}
 		for _, c := range objects(props, "ipConfigurations") {
 			self, p := r.id+"/"+part+"/"+text(c, "name"), object(c, "properties")
@@ -151,7 +154,7 @@ func (s *Sim) backRefsLocked(r *resource, key string, props map[string]any, fiel
 }
 
 var refFields = map[string]bool{"networkSecurityGroup": true, "subnet": true, "publicIPAddress": true, "routeTable": true, "natGateway": true,
-	"applicationSecurityGroups": true, "loadBalancerBackendAddressPools": true, "loadBalancerInboundNatRules": true}
+	"applicationSecurityGroups": true, "remoteVirtualNetwork": true, "loadBalancerBackendAddressPools": true, "loadBalancerInboundNatRules": true}
 
 // trimRefs reduces references to their ids: clients send whole resources in those places, Azure keeps and shows the id.
 func trimRefs(v any) {

@@ -429,6 +429,9 @@ func (s *Sim) removedLocked(res *resource) {
 		}
 	default:
 		s.removeLocked(res)
+		if res.typeKey == typeVNet {
+			s.peersChangedLocked(res, nil)
+		}
 	}
 }
 

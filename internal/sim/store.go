@@ -350,7 +350,11 @@ func (s *Sim) removeChildLocked(owner *resource, t target) error {
 			o, _ := e.(map[string]any)
 			return strings.EqualFold(text(o, "name"), name)
 		})
+		before := owner.body
 		s.setBodyLocked(owner, body, nil, owner.kept)
+		if owner.typeKey == typeVNet {
+			s.peersChangedLocked(owner, before)
+		}
 	}
 	owner.etag = s.nextEtagLocked(owner)
 	return nil
@@ -469,7 +473,11 @@ func (s *Sim) storeLocked(t target, body map[string]any, mode storeMode) (*resou
 	if name, _ := body["name"].(string); name == "" || r.typeKey != typeVMSSVM { // instance 0 of a scale set is called set_0
 		body["name"] = t.name()
 	}
+	before := r.body
 	s.setBodyLocked(r, body, rules, kept)
+	if r.typeKey == typeVNet && mode != storeLoad {
+		s.peersChangedLocked(r, before)
+	}
 	if etag == "" {
 		etag = s.nextEtagLocked(r)
 	}

@@ -445,6 +445,9 @@ func (s *Sim) deleteLocked(r *request, t target) *answer {
 
 // inUseLocked refuses to delete what others refer to.
 func (s *Sim) inUseLocked(res *resource) *armError {
+	if res.typeKey == typeVNet {
+		return s.vnetInUseLocked(res)
+	}
 	var users []string
 	for o := range s.refs[res.key] {
 		users = append(users, o.id)
@@ -545,10 +548,13 @@ func (s *Sim) validateLocked(r *resource, body map[string]any) *armError {
 		if len(objects(props, "ipConfigurations")) == 0 {
 			return badRequest("NetworkInterfaceMustHaveIpConfigurations", "Network interface %s must have one or more IP configurations.", r.id)
 		}
+		return s.validateAddresses(r, props)
 	case typeVNet:
-		if len(stringList(object(props, "addressSpace"), "addressPrefixes")) == 0 {
-			return badRequest("InvalidRequestFormat", "Cannot parse the request: virtual network %s has no addressSpace.addressPrefixes.", r.id)
-		}
+		return s.validateVNet(r, props)
+	case typeRT:
+		return validateRoutes(r, props)
+	case typeFirewall, typeGateway:
+		return validateFirewall(r, props)
 	}
 	return nil
 }
@@ -570,6 +576,12 @@ func (s *Sim) checkReferencesLocked(r *resource, body map[string]any, rules []*r
 	}
 	var ids []string
 	switch {
+	case r.typeKey == typeFirewall || r.typeKey == typeGateway || r.typeKey == "microsoft.network/bastionhosts":
+		for _, c := range objects(props, "ipConfigurations") {
+			ids = append(ids, refID(object(c, "properties"), "subnet"), refID(object(c, "properties"), "publicIPAddress"))
+		}
+	case r.typeKey == typeConn:
+		ids = append(ids, refID(props, "virtualNetworkGateway1"), refID(props, "virtualNetworkGateway2"), refID(props, "localNetworkGateway2"))
 	case r.typeKey == typeNSG:
 		return s.checkASGsLocked(r.id, rules)
 	case r.typeKey == typeNIC:
@@ -587,6 +599,17 @@ func (s *Sim) checkReferencesLocked(r *resource, body map[string]any, rules []*r
 		for _, c := range objects(props, "subnets") {
 			for _, f := range []string{"networkSecurityGroup", "routeTable", "natGateway"} {
 				ids = append(ids, refID(object(c, "properties"), f))
+			}
+		}
+		had := map[string]bool{}
+		if r.body != nil {
+			for _, p := range peerings(r) {
+				had[strings.ToLower(refID(object(p, "properties"), "remoteVirtualNetwork"))] = true
+			}
+		}
+		for _, p := range objects(props, "virtualNetworkPeerings") {
+			if id := refID(object(p, "properties"), "remoteVirtualNetwork"); !had[strings.ToLower(id)] {
+				ids = append(ids, id)
 			}
 		}
 	case r.typeKey == typeVM:
