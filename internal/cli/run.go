@@ -80,7 +80,10 @@ its estate is kept on each change, and a configuration for a server against it s
   curfew serve --config D/serve.yaml
   curfew --token-file D/tokens/requester request create web-01 --from 203.0.113.9 --reason INC-4711
 
-Kill the server there, and start it again: what was open stands in the simulated Azure meanwhile.`,
+Kill the server there, and start it again: what was open stands in the simulated Azure meanwhile.
+
+With --packets machines are network namespaces, as in the demo; CURFEW_PACKETS, set to the run's name that is shown, lets curfew ssh connect
+there (as root).`,
 		Args: need(0, 0, "no arguments"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			o.JSON = c.output == "json"
