@@ -147,6 +147,7 @@ func (s *Sim) containerLocked(t target, body map[string]any) *resource {
 		if state == "" {
 			state = "Enabled"
 		}
+		chain := object(body, "properties")["managementGroupAncestorsChain"]
 		body = map[string]any{
 			"id": t.id(), "authorizationSource": "RoleBased", "managedByTenants": []any{}, "subscriptionId": t.sub, "tenantId": TenantID,
 			"displayName": name, "state": state, "tags": body["tags"],
@@ -154,6 +155,9 @@ func (s *Sim) containerLocked(t target, body map[string]any) *resource {
 		}
 		if body["tags"] == nil {
 			delete(body, "tags")
+		}
+		if chain != nil {
+			body["properties"] = map[string]any{"managementGroupAncestorsChain": chain}
 		}
 	}
 	r.body = body

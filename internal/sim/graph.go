@@ -26,10 +26,10 @@ var tables = map[string]func(typeKey string) bool{
 	"securityresources":  func(t string) bool { return strings.HasPrefix(t, "microsoft.security/") },
 }
 
-func (s *Sim) graphRowLocked(r *resource, stale int) (row, bool) {
+func (s *Sim) graphRowLocked(r *resource, v view) (row, bool) {
 	tree := s.treeLocked
-	if stale > 0 {
-		raw := s.readLocked(r, view{stale})
+	if v.stale > 0 || !v.asOf.IsZero() {
+		raw := s.readLocked(r, v)
 		if raw == nil {
 			return row{}, false
 		}
@@ -64,6 +64,9 @@ func (s *Sim) graphRowLocked(r *resource, stale int) (row, bool) {
 			case typeSub:
 				m := tree(r)
 				p = map[string]any{"state": m["state"], "managedByTenants": m["managedByTenants"], "subscriptionPolicies": m["subscriptionPolicies"]}
+				if chain := object(m, "properties")["managementGroupAncestorsChain"]; chain != nil {
+					p.(map[string]any)["managementGroupAncestorsChain"] = chain
+				}
 			case typeVM:
 				if m, ok := p.(map[string]any); ok {
 					m = maps.Clone(m)
@@ -80,6 +83,45 @@ func (s *Sim) graphRowLocked(r *resource, stale int) (row, bool) {
 		}
 		return nil, false
 	}}, true
+}
+
+// maxGraphSubscriptions in one query (FACTS 3).
+const maxGraphSubscriptions = 1000
+
+// graphScopeLocked resolves what a query is asked of; nil means everything. The tenant's id is the root management group; others are
+// known from the managementGroupAncestorsChain of the estate's subscriptions.
+func (s *Sim) graphScopeLocked(subscriptions, groups []string) (map[string]bool, *armError) {
+	if len(subscriptions) > maxGraphSubscriptions {
+		return nil, badRequest("InvalidSubscriptionCount", "A query may name at most %d subscriptions, not %d.", maxGraphSubscriptions, len(subscriptions))
+	}
+	if len(subscriptions) == 0 && len(groups) == 0 {
+		return nil, nil
+	}
+	subs := map[string]bool{}
+	for _, id := range subscriptions {
+		if s.all["/subscriptions/"+strings.ToLower(id)] != nil {
+			subs[strings.ToLower(id)] = true
+		}
+	}
+	for _, mg := range groups {
+		known := strings.EqualFold(mg, TenantID)
+		for _, sub := range s.byType[typeSub] {
+			in := strings.EqualFold(mg, TenantID)
+			for _, a := range objects(object(sub.body, "properties"), "managementGroupAncestorsChain") {
+				in = in || strings.EqualFold(text(a, "name"), mg)
+			}
+			if in && !sub.gone {
+				subs[strings.ToLower(sub.t.sub)], known = true, true
+			}
+		}
+		if !known {
+			return nil, badRequest("ManagementGroupNotFound", "The management group '%s' was not found.", mg)
+		}
+	}
+	if len(subs) == 0 {
+		return nil, badRequest("NoValidSubscriptionsInQueryRequest", "There must be at least one subscription that is eligible to contain resources. Given: '%s'.", strings.Join(subscriptions, ","))
+	}
+	return subs, nil
 }
 
 // graphLocked answers POST /providers/Microsoft.ResourceGraph/resources (FACTS 3).
@@ -126,10 +168,6 @@ func (s *Sim) graphLocked(r *request) *answer {
 	if err != nil {
 		return bad("InvalidQuery", "Query is invalid: %v", err)
 	}
-	holds := tables[q.table]
-	if holds == nil {
-		return bad("InvalidQuery", "Query is invalid: the simulator has no table %q", q.table)
-	}
 	skip := in.Options.Skip
 	if in.Options.SkipToken != "" {
 		b, err := base64.RawURLEncoding.DecodeString(in.Options.SkipToken)
@@ -140,59 +178,55 @@ func (s *Sim) graphLocked(r *request) *answer {
 			return bad("InvalidSkipToken", "the skip token is invalid")
 		}
 	}
-	subs := map[string]bool{}
-	for _, id := range in.Subscriptions {
-		subs[strings.ToLower(id)] = true
+	subs, ae := s.graphScopeLocked(in.Subscriptions, in.ManagementGroups)
+	if ae != nil {
+		return bad(ae.Code, "%s", ae.Message)
 	}
 	roles := s.rolesOn(r.principal)
-	var found []*resource
-	for t, list := range s.byType {
-		if !holds(t) {
-			continue
-		}
-		for _, res := range list {
-			if !res.gone && (len(subs) == 0 || subs[strings.ToLower(res.t.sub)]) && (!roles || s.mayLocked(r.principal, res.typ+"/read", res.key)) {
-				found = append(found, res)
+	v := view{stale: r.stale()}
+	if s.cfg.GraphLag > 0 {
+		v.asOf = s.nowLocked().Add(-s.cfg.GraphLag)
+	}
+	rows := q.run(&env{rows: func(table string) []row {
+		var found []*resource
+		for t, list := range s.byType {
+			if !tables[table](t) {
+				continue
+			}
+			for _, res := range list {
+				if (!res.gone || !v.asOf.IsZero()) && (subs == nil || subs[strings.ToLower(res.t.sub)]) && (!roles || s.mayLocked(r.principal, res.typ+"/read", res.key)) {
+					found = append(found, res)
+				}
 			}
 		}
-	}
-	slices.SortFunc(found, func(a, b *resource) int { return int(a.seq) - int(b.seq) })
-	rows := make([]row, 0, len(found))
-	for _, res := range found {
-		if row, ok := s.graphRowLocked(res, r.stale()); ok {
-			rows = append(rows, row)
+		slices.SortFunc(found, func(a, b *resource) int { return int(a.seq) - int(b.seq) })
+		rows := make([]row, 0, len(found))
+		for _, res := range found {
+			if row, ok := s.graphRowLocked(res, v); ok {
+				rows = append(rows, row)
+			}
 		}
-	}
-	for _, st := range q.stages {
-		rows = st(rows)
-	}
+		return rows
+	}})
 	total := len(rows)
 	page := rows[min(skip, total):min(skip+top, total)]
 	more := skip+top < total
 	data := make([]map[string]any, len(page))
 	for i, r := range page {
-		m := map[string]any{}
-		if r.base != nil {
-			for _, c := range tableColumns {
-				m[c] = r.get(c)
-			}
-		}
-		for c := range r.cols {
-			m[c] = r.get(c)
+		m := make(map[string]any, len(q.cols))
+		for _, c := range q.cols {
+			m[c.name] = r.get(c.name)
 		}
 		data[i] = m
 	}
 	out := map[string]any{"totalRecords": total, "count": len(data), "facets": []any{}, "resultTruncated": "false", "data": data}
-	if more && q.hasID {
+	if more && q.has("id") {
 		out["$skipToken"] = base64.RawURLEncoding.EncodeToString([]byte("skip:" + strconv.Itoa(skip+top)))
 	} else if more {
 		out["resultTruncated"] = "true" // without id in the columns there is no way on
 	}
 	if strings.EqualFold(in.Options.ResultFormat, "table") {
-		cols := q.cols
-		if cols == nil {
-			cols = tableColumns
-		}
+		cols := q.names()
 		table := map[string]any{"columns": []any{}, "rows": []any{}}
 		var heads, lines []any
 		for _, c := range cols {

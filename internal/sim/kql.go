@@ -2,6 +2,7 @@ package sim
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -54,11 +55,11 @@ func lex(q string) ([]token, error) {
 				j++
 			}
 			word := q[i:j]
-			if (word == "in" || word == "has" || word == "contains") && j < len(q) && q[j] == '~' {
+			if word == "in" && j < len(q) && q[j] == '~' {
 				j++
 				word += "~"
 			}
-			if word == "project" && strings.HasPrefix(q[j:], "-") {
+			if (word == "project" || word == "mv") && strings.HasPrefix(q[j:], "-") {
 				k := j + 1
 				for k < len(q) && identByte(q[k]) {
 					k++
@@ -84,7 +85,7 @@ func lex(q string) ([]token, error) {
 				}
 				op = q[i:j]
 			}
-			if !strings.Contains("|(),.=[]<>-*", op) && len(op) == 1 {
+			if !strings.Contains("|(),.=[]<>-*+/%;", op) && len(op) == 1 {
 				return nil, fmt.Errorf("unexpected %q at %d", op, i)
 			}
 			out = append(out, token{"op", op, i})
@@ -102,7 +103,6 @@ func identByte(c byte) bool {
 type row struct {
 	base func(column string) (any, bool) // nil after project
 	cols map[string]any
-	keys []string // of cols, in order
 }
 
 // thunk is a column that is computed when somebody looks: most rows of a long result are never shown.
@@ -124,20 +124,88 @@ func (r row) get(name string) any {
 	return nil
 }
 
-type expr func(row) any
+// with is the row with more columns; the old ones stay as they are.
+func (r row) with(n int) row {
+	out := row{base: r.base, cols: make(map[string]any, len(r.cols)+n)}
+	for k, v := range r.cols {
+		out.cols[k] = v
+	}
+	return out
+}
 
-type stage func([]row) []row
+// expr is an expression. dyn marks Kusto's type dynamic (what lies in properties, tags and the like), which cannot be a key of order by,
+// summarize, distinct or join without a cast.
+type expr struct {
+	f   func(row) any
+	dyn bool
+}
+
+// env is where a query finds its tables.
+type env struct {
+	rows func(table string) []row
+}
+
+type stage func(*env, []row) []row
+
+// column of a result.
+type column struct {
+	name string
+	dyn  bool
+}
 
 type query struct {
 	table  string
 	stages []stage
-	hasID  bool     // id is still a column: the result can be paged
-	cols   []string // after project; nil: all columns of the table
+	cols   []column
 }
 
+func (q *query) run(e *env) []row {
+	rows := e.rows(q.table)
+	for _, st := range q.stages {
+		rows = st(e, rows)
+	}
+	return rows
+}
+
+func (q *query) names() []string {
+	out := make([]string, len(q.cols))
+	for i, c := range q.cols {
+		out[i] = c.name
+	}
+	return out
+}
+
+func (q *query) has(name string) bool {
+	return slices.ContainsFunc(q.cols, func(c column) bool { return c.name == name })
+}
+
+// set adds a column, or replaces the one of that name.
+func (q *query) set(c column) {
+	for i, have := range q.cols {
+		if have.name == c.name {
+			q.cols[i] = c
+			return
+		}
+	}
+	q.cols = append(q.cols, c)
+}
+
+var dynamicColumns = map[string]bool{"sku": true, "plan": true, "properties": true, "tags": true, "identity": true, "zones": true, "extendedLocation": true}
+
+// maxJoins in one query, unions included; mv-expand gives expandRows rows for each unless limit says otherwise, at most maxExpand
+// (documentation of Resource Graph).
+const (
+	maxJoins   = 3
+	expandRows = 128
+	maxExpand  = 2000
+)
+
 type parser struct {
-	toks []token
-	pos  int
+	toks  []token
+	pos   int
+	q     *query // whose columns are known at this point
+	joins int
+	depth int
 }
 
 func (p *parser) peek() token { return p.toks[p.pos] }
@@ -180,121 +248,149 @@ func parseQuery(q string) (*query, error) {
 		return nil, err
 	}
 	p := &parser{toks: toks}
-	out := &query{table: "resources", hasID: true}
-	if t := p.peek(); t.kind == "ident" && (p.toks[1].text == "|" || p.toks[1].kind == "end") {
+	out, err := p.query()
+	if err != nil {
+		return nil, err
+	}
+	p.accept(";")
+	if p.peek().kind != "end" {
+		return nil, p.errorf("expected \"|\"")
+	}
+	return out, nil
+}
+
+// query is a table and its stages, of the whole text or in parentheses.
+func (p *parser) query() (*query, error) {
+	outer := p.q
+	defer func() { p.q = outer }()
+	if p.depth++; p.depth > 20 {
+		return nil, p.errorf("the query is nested too deeply")
+	}
+	defer func() { p.depth-- }()
+	out := &query{table: "resources"}
+	p.q = out
+	for _, c := range tableColumns {
+		out.cols = append(out.cols, column{c, dynamicColumns[c]})
+	}
+	named := false
+	if t := p.peek(); t.kind == "ident" && (slices.Contains([]string{"|", ")", ";"}, p.toks[p.pos+1].text) || p.toks[p.pos+1].kind == "end") {
+		named = true
 		out.table = strings.ToLower(p.next().text)
-		if p.peek().kind == "end" {
-			return out, nil
+		if tables[out.table] == nil {
+			return nil, fmt.Errorf("the simulator has no table %q", out.table)
 		}
-		if err := p.expect("|"); err != nil {
-			return nil, err
+	}
+	if named {
+		if !p.accept("|") {
+			return out, nil
 		}
 	}
 	for {
 		if err := p.stage(out); err != nil {
 			return nil, err
 		}
-		if p.peek().kind == "end" {
+		if !p.accept("|") {
 			return out, nil
 		}
-		if err := p.expect("|"); err != nil {
+	}
+}
+
+// named reads "name = expression" or an expression that names itself: properties.a.b is called properties_a_b.
+func (p *parser) named() (string, expr, error) {
+	name := ""
+	if p.peek().kind == "ident" && p.toks[p.pos+1].text == "=" && p.toks[p.pos+1].kind == "op" {
+		name = p.next().text
+		p.next()
+	}
+	start := p.pos
+	e, err := p.or()
+	if err != nil || name != "" {
+		return name, e, err
+	}
+	var b []string
+	for _, t := range p.toks[start:p.pos] {
+		switch {
+		case t.kind == "ident" || t.kind == "number" || t.kind == "string" && p.pos-start > 1:
+			b = append(b, t.text)
+		case t.text != "." && t.text != "[" && t.text != "]" || t.kind == "string":
+			return "", e, nil
+		}
+	}
+	if p.toks[start].kind != "ident" {
+		return "", e, nil
+	}
+	return strings.Join(b, "_"), e, nil
+}
+
+func (p *parser) columnName(what string) (string, error) {
+	t := p.peek()
+	if t.kind != "ident" {
+		return "", p.errorf("expected the name of a column after %s", what)
+	}
+	if !p.q.has(t.text) {
+		return "", fmt.Errorf("failed to resolve column or scalar expression named '%s'", t.text)
+	}
+	p.next()
+	return t.text, nil
+}
+
+func (p *parser) columnNames(what string) ([]string, error) {
+	var names []string
+	for {
+		n, err := p.columnName(what)
+		if err != nil {
 			return nil, err
 		}
+		names = append(names, n)
+		if !p.accept(",") {
+			return names, nil
+		}
+	}
+}
+
+// keep restricts rows to the columns of q.
+func keep(q *query) stage {
+	cols := q.names()
+	return func(_ *env, rows []row) []row {
+		for i, r := range rows {
+			n := row{cols: make(map[string]any, len(cols))}
+			for _, c := range cols {
+				n.cols[c] = thunk(func() any { return r.get(c) })
+			}
+			rows[i] = n
+		}
+		return rows
 	}
 }
 
 func (p *parser) stage(out *query) error {
 	switch op := p.next(); strings.ToLower(op.text) {
-	case "where":
+	case "where", "filter":
 		e, err := p.or()
 		if err != nil {
 			return err
 		}
-		out.stages = append(out.stages, func(rows []row) []row {
-			return slices.DeleteFunc(rows, func(r row) bool { return !truth(e(r)) })
+		out.stages = append(out.stages, func(_ *env, rows []row) []row {
+			return slices.DeleteFunc(rows, func(r row) bool { return !truth(e.f(r)) })
 		})
 	case "project", "extend":
-		project := strings.EqualFold(op.text, "project")
-		var names []string
-		var exprs []expr
-		for {
-			name := ""
-			if p.peek().kind == "ident" && p.toks[p.pos+1].text == "=" && p.toks[p.pos+1].kind == "op" {
-				name = p.next().text
-				p.next()
-			}
-			start := p.pos
-			e, err := p.or()
-			if err != nil {
-				return err
-			}
-			if name == "" { // properties.a.b is called properties_a_b
-				var b []string
-				for _, t := range p.toks[start:p.pos] {
-					if t.kind == "ident" {
-						b = append(b, t.text)
-					} else if t.text != "." {
-						return p.errorf("a computed column needs a name")
-					}
-				}
-				name = strings.Join(b, "_")
-			}
-			names, exprs = append(names, name), append(exprs, e)
-			if !p.accept(",") {
-				break
-			}
-		}
-		if project {
-			out.hasID = slices.Contains(names, "id")
-			out.cols = names
-		} else if out.cols != nil {
-			out.cols = append(out.cols, names...)
-		}
-		out.stages = append(out.stages, func(rows []row) []row {
-			for i, r := range rows {
-				n := row{cols: map[string]any{}}
-				if !project {
-					n = row{base: r.base, cols: map[string]any{}, keys: slices.Clone(r.keys)}
-					for k, v := range r.cols {
-						n.cols[k] = v
-					}
-				}
-				for j, name := range names {
-					if _, dup := n.cols[name]; !dup {
-						n.keys = append(n.keys, name)
-					}
-					n.cols[name] = thunk(func() any { return exprs[j](r) })
-				}
-				rows[i] = n
-			}
-			return rows
-		})
+		return p.project(out, strings.EqualFold(op.text, "project"))
 	case "project-away":
-		var names []string
-		for {
-			names = append(names, p.next().text)
-			if !p.accept(",") {
-				break
-			}
+		names, err := p.columnNames("project-away")
+		if err != nil {
+			return err
 		}
-		if slices.Contains(names, "id") {
-			out.hasID = false
+		out.cols = slices.DeleteFunc(slices.Clone(out.cols), func(c column) bool { return slices.Contains(names, c.name) })
+		out.stages = append(out.stages, keep(out))
+	case "project-keep":
+		names, err := p.columnNames("project-keep")
+		if err != nil {
+			return err
 		}
-		if out.cols == nil {
-			out.cols = slices.Clone(tableColumns)
-		}
-		out.cols = slices.DeleteFunc(out.cols, func(c string) bool { return slices.Contains(names, c) })
-		cols := slices.Clone(out.cols)
-		out.stages = append(out.stages, func(rows []row) []row {
-			for i, r := range rows {
-				n := row{cols: map[string]any{}, keys: cols}
-				for _, c := range cols {
-					n.cols[c] = r.get(c)
-				}
-				rows[i] = n
-			}
-			return rows
-		})
+		out.cols = slices.DeleteFunc(slices.Clone(out.cols), func(c column) bool { return !slices.Contains(names, c.name) })
+		out.stages = append(out.stages, keep(out))
+	case "project-rename":
+		return p.rename(out)
 	case "order", "sort":
 		if err := p.expect("by"); err != nil {
 			return err
@@ -314,17 +410,106 @@ func (p *parser) stage(out *query) error {
 		if err != nil {
 			return err
 		}
-		out.stages = append(out.stages, func(rows []row) []row { return rows[:min(n, len(rows))] })
+		out.stages = append(out.stages, func(_ *env, rows []row) []row { return rows[:min(n, len(rows))] })
 	case "count":
-		out.hasID = false
-		out.cols = []string{"Count"}
-		out.stages = append(out.stages, func(rows []row) []row {
-			return []row{{cols: map[string]any{"Count": len(rows)}, keys: []string{"Count"}}}
+		out.cols = []column{{name: "Count"}}
+		out.stages = append(out.stages, func(_ *env, rows []row) []row {
+			return []row{{cols: map[string]any{"Count": len(rows)}}}
 		})
+	case "mv-expand", "mvexpand":
+		return p.expand(out)
+	case "summarize":
+		return p.summarize(out)
+	case "distinct":
+		return p.distinct(out)
+	case "join":
+		return p.join(out)
+	case "union":
+		return p.union(out)
 	default:
 		p.pos--
-		return p.errorf("the simulator knows where, project, project-away, extend, order by, top, limit, take and count")
+		return p.errorf("the simulator knows where, project, project-away, project-keep, project-rename, extend, order by, top, limit, take, count, mv-expand, summarize, distinct, join and union")
 	}
+	return nil
+}
+
+func (p *parser) project(out *query, only bool) error {
+	var names []string
+	var exprs []expr
+	var cols []column
+	for {
+		name, e, err := p.named()
+		if err != nil {
+			return err
+		}
+		if name == "" {
+			name = "Column" + strconv.Itoa(len(names)+1)
+		}
+		names, exprs, cols = append(names, name), append(exprs, e), append(cols, column{name, e.dyn})
+		if !p.accept(",") {
+			break
+		}
+	}
+	if only {
+		out.cols = nil
+	}
+	for _, c := range cols {
+		out.set(c)
+	}
+	out.stages = append(out.stages, func(_ *env, rows []row) []row {
+		for i, r := range rows {
+			n := row{cols: make(map[string]any, len(names))}
+			if !only {
+				n = r.with(len(names))
+			}
+			for j, name := range names {
+				n.cols[name] = thunk(func() any { return exprs[j].f(r) })
+			}
+			rows[i] = n
+		}
+		return rows
+	})
+	return nil
+}
+
+func (p *parser) rename(out *query) error {
+	from := map[string]string{}
+	for {
+		name := p.next().text
+		if err := p.expect("="); err != nil {
+			return err
+		}
+		old, err := p.columnName("project-rename")
+		if err != nil {
+			return err
+		}
+		from[old] = name
+		if !p.accept(",") {
+			break
+		}
+	}
+	before := out.names()
+	cols := slices.Clone(out.cols)
+	for i, c := range cols {
+		if n := from[c.name]; n != "" {
+			cols[i].name = n
+		}
+	}
+	out.cols = cols
+	out.stages = append(out.stages, func(_ *env, rows []row) []row {
+		for i, r := range rows {
+			n := row{cols: make(map[string]any, len(before))}
+			for _, c := range before {
+				to := c
+				if x := from[c]; x != "" {
+					to = x
+				}
+				n.cols[to] = thunk(func() any { return r.get(c) })
+			}
+			rows[i] = n
+		}
+		return rows
+	})
 	return nil
 }
 
@@ -337,6 +522,14 @@ func (p *parser) number() (int, error) {
 	return n, nil
 }
 
+// key refuses dynamic values where Kusto wants a plain type.
+func key(e expr, name, where string) error {
+	if e.dyn {
+		return fmt.Errorf("%s: key '%s' is of a 'dynamic' type. Please use an explicit cast, such as tostring(), as %s by a 'dynamic' type is not supported", where, name, where)
+	}
+	return nil
+}
+
 func (p *parser) order(out *query, limit int) error {
 	type by struct {
 		e   expr
@@ -344,8 +537,12 @@ func (p *parser) order(out *query, limit int) error {
 	}
 	var list []by
 	for {
+		name := p.peek().text
 		e, err := p.value()
 		if err != nil {
+			return err
+		}
+		if err := key(e, name, "order"); err != nil {
 			return err
 		}
 		b := by{e: e} // Kusto's default is descending
@@ -359,10 +556,10 @@ func (p *parser) order(out *query, limit int) error {
 			break
 		}
 	}
-	out.stages = append(out.stages, func(rows []row) []row {
+	out.stages = append(out.stages, func(_ *env, rows []row) []row {
 		slices.SortStableFunc(rows, func(x, y row) int {
 			for _, b := range list {
-				c := compare(b.e(x), b.e(y))
+				c := compare(b.e.f(x), b.e.f(y))
 				if !b.asc {
 					c = -c
 				}
@@ -380,261 +577,314 @@ func (p *parser) order(out *query, limit int) error {
 	return nil
 }
 
-func (p *parser) or() (expr, error) {
-	left, err := p.and()
-	for err == nil && p.accept("or") {
-		var right expr
-		l := left
-		if right, err = p.and(); err == nil {
-			left = func(r row) any { return truth(l(r)) || truth(right(r)) }
-		}
-	}
-	return left, err
-}
-
-func (p *parser) and() (expr, error) {
-	left, err := p.comparison()
-	for err == nil && p.accept("and") {
-		var right expr
-		l := left
-		if right, err = p.comparison(); err == nil {
-			left = func(r row) any { return truth(l(r)) && truth(right(r)) }
-		}
-	}
-	return left, err
-}
-
-var comparisons = map[string]func(a, b any) bool{
-	"==": func(a, b any) bool { return str(a) == str(b) && (a == nil) == (b == nil) },
-	"!=": func(a, b any) bool { return str(a) != str(b) },
-	"=~": func(a, b any) bool { return strings.EqualFold(str(a), str(b)) },
-	"!~": func(a, b any) bool { return !strings.EqualFold(str(a), str(b)) },
-	"<":  func(a, b any) bool { return compare(a, b) < 0 }, "<=": func(a, b any) bool { return compare(a, b) <= 0 },
-	">": func(a, b any) bool { return compare(a, b) > 0 }, ">=": func(a, b any) bool { return compare(a, b) >= 0 },
-	"contains":    func(a, b any) bool { return strings.Contains(lower(a), lower(b)) },
-	"!contains":   func(a, b any) bool { return !strings.Contains(lower(a), lower(b)) },
-	"has":         func(a, b any) bool { return hasTerm(lower(a), lower(b)) },
-	"!has":        func(a, b any) bool { return !hasTerm(lower(a), lower(b)) },
-	"startswith":  func(a, b any) bool { return strings.HasPrefix(lower(a), lower(b)) },
-	"!startswith": func(a, b any) bool { return !strings.HasPrefix(lower(a), lower(b)) },
-	"endswith":    func(a, b any) bool { return strings.HasSuffix(lower(a), lower(b)) },
-	"!endswith":   func(a, b any) bool { return !strings.HasSuffix(lower(a), lower(b)) },
-}
-
-// hasTerm finds b in a between characters that are neither letters nor digits.
-func hasTerm(a, b string) bool {
-	word := func(i int) bool {
-		return i >= 0 && i < len(a) && (a[i] >= 'a' && a[i] <= 'z' || a[i] >= '0' && a[i] <= '9')
-	}
-	for at := 0; ; {
-		i := strings.Index(a[at:], b)
-		if i < 0 || b == "" {
-			return b == ""
-		}
-		i += at
-		if !word(i-1) && !word(i+len(b)) {
-			return true
-		}
-		at = i + 1
-	}
-}
-
-func (p *parser) comparison() (expr, error) {
-	left, err := p.value()
+// expand is mv-expand: a row for each element of an array (or field of a bag). Null stays one row of null, an empty array leaves none.
+func (p *parser) expand(out *query) error {
+	name, e, err := p.named()
 	if err != nil {
-		return nil, err
+		return err
 	}
-	op := strings.ToLower(p.peek().text)
-	if p.peek().kind == "string" {
-		return left, nil
+	if name == "" {
+		return p.errorf("an expanded expression needs a name")
 	}
-	if cmp, ok := comparisons[op]; ok {
-		p.next()
-		right, err := p.value()
-		if err != nil {
-			return nil, err
+	if !e.dyn {
+		return fmt.Errorf("mv-expand: expected a dynamic value, '%s' is none", name)
+	}
+	col := column{name, true}
+	if p.accept("to") {
+		if err := p.expect("typeof"); err != nil {
+			return err
 		}
-		return func(r row) any { return cmp(left(r), right(r)) }, nil
-	}
-	switch op {
-	case "in", "in~", "!in", "!in~":
-		p.next()
 		if err := p.expect("("); err != nil {
-			return nil, err
+			return err
 		}
-		var list []expr
-		for !p.is(")") {
-			e, err := p.value()
-			if err != nil {
-				return nil, err
+		col.dyn = strings.EqualFold(p.next().text, "dynamic")
+		if err := p.expect(")"); err != nil {
+			return err
+		}
+	}
+	n := expandRows
+	if p.accept("limit") {
+		if n, err = p.number(); err != nil {
+			return err
+		}
+		if n > maxExpand {
+			return fmt.Errorf("mv-expand: the limit %d is above %d", n, maxExpand)
+		}
+	}
+	if p.is(",") {
+		return p.errorf("the simulator expands one column at a time")
+	}
+	out.cols = slices.Clone(out.cols)
+	out.set(col)
+	out.stages = append(out.stages, func(_ *env, rows []row) []row {
+		var all []row
+		for _, r := range rows {
+			var list []any
+			switch v := e.f(r).(type) {
+			case []any:
+				list = v
+			case map[string]any:
+				for _, k := range slices.Sorted(maps.Keys(v)) {
+					list = append(list, map[string]any{k: v[k]})
+				}
+			default:
+				list = []any{v}
 			}
-			list = append(list, e)
+			for _, v := range list[:min(n, len(list))] {
+				x := r.with(1)
+				x.cols[name] = v
+				all = append(all, x)
+			}
+		}
+		return all
+	})
+	return nil
+}
+
+func (p *parser) distinct(out *query) error {
+	if p.accept("*") {
+		for _, c := range out.cols {
+			if err := key(expr{dyn: c.dyn}, c.name, "distinct"); err != nil {
+				return err
+			}
+		}
+	} else {
+		var cols []column
+		var exprs []expr
+		for {
+			name, e, err := p.named()
+			if err != nil {
+				return err
+			}
+			if name == "" {
+				name = "Column" + strconv.Itoa(len(cols)+1)
+			}
+			if err := key(e, name, "distinct"); err != nil {
+				return err
+			}
+			cols, exprs = append(cols, column{name: name}), append(exprs, e)
 			if !p.accept(",") {
 				break
 			}
 		}
-		if err := p.expect(")"); err != nil {
-			return nil, err
-		}
-		same := comparisons["=="]
-		if strings.HasSuffix(op, "~") {
-			same = comparisons["=~"]
-		}
-		return func(r row) any {
-			v := left(r)
-			found := slices.ContainsFunc(list, func(e expr) bool { return same(v, e(r)) })
-			return found != strings.HasPrefix(op, "!")
-		}, nil
+		out.cols = cols
+		out.stages = append(out.stages, func(_ *env, rows []row) []row {
+			for i, r := range rows {
+				n := row{cols: make(map[string]any, len(cols))}
+				for j, c := range cols {
+					n.cols[c.name] = exprs[j].f(r)
+				}
+				rows[i] = n
+			}
+			return rows
+		})
 	}
-	return left, nil
-}
-
-var functions = map[string]func(any) any{
-	"tolower": func(v any) any { return lower(v) }, "toupper": func(v any) any { return strings.ToUpper(str(v)) },
-	"tostring": func(v any) any { return str(v) }, "not": func(v any) any { return !truth(v) },
-	"isempty": func(v any) any { return str(v) == "" }, "isnotempty": func(v any) any { return str(v) != "" },
-	"isnull": func(v any) any { return v == nil }, "isnotnull": func(v any) any { return v != nil },
-	"toint": toInt, "tobool": func(v any) any { return truth(v) || strings.EqualFold(str(v), "true") },
-	"array_length": func(v any) any {
-		if l, ok := v.([]any); ok {
-			return len(l)
-		}
-		return nil
-	},
-}
-
-func toInt(v any) any {
-	if n, err := strconv.Atoi(str(v)); err == nil {
-		return n
-	}
+	names := out.names()
+	out.stages = append(out.stages, func(_ *env, rows []row) []row {
+		seen := map[string]bool{}
+		return slices.DeleteFunc(rows, func(r row) bool {
+			var k []any
+			for _, n := range names {
+				k = append(k, r.get(n))
+			}
+			id := string(mustJSON(k))
+			if seen[id] {
+				return true
+			}
+			seen[id] = true
+			return false
+		})
+	})
 	return nil
 }
 
-func (p *parser) value() (expr, error) {
-	t := p.next()
-	switch t.kind {
-	case "string":
-		return func(row) any { return t.text }, nil
-	case "number":
-		return func(row) any { return number(t.text) }, nil
-	case "op":
-		if t.text == "(" {
-			e, err := p.or()
-			if err != nil {
-				return nil, err
-			}
-			return e, p.expect(")")
-		}
-	case "ident":
-		switch strings.ToLower(t.text) {
-		case "true", "false":
-			v := strings.EqualFold(t.text, "true")
-			return func(row) any { return v }, nil
-		}
-		if p.is("(") {
-			fn, ok := functions[strings.ToLower(t.text)]
-			if !ok {
-				p.pos--
-				return nil, p.errorf("unknown function %s", t.text)
-			}
-			p.next()
-			arg, err := p.or()
-			if err != nil {
-				return nil, err
-			}
-			return func(r row) any { return fn(arg(r)) }, p.expect(")")
-		}
-		return p.path(t.text)
-	}
-	p.pos--
-	return nil, p.errorf("expected a value")
-}
+var joinKinds = []string{"inner", "innerunique", "leftouter", "rightouter", "fullouter"}
 
-// path is a column and what lies below it: properties.a['b'][0].
-func (p *parser) path(column string) (expr, error) {
-	var steps []any
+func (p *parser) join(out *query) error {
+	if p.joins++; p.joins > maxJoins {
+		return fmt.Errorf("a query may have at most %d join and union operators", maxJoins)
+	}
+	kind := "innerunique"
+	if p.accept("kind") {
+		if err := p.expect("="); err != nil {
+			return err
+		}
+		kind = strings.ToLower(p.next().text)
+		if !slices.Contains(joinKinds, kind) {
+			p.pos--
+			return p.errorf("the simulator knows the joins %s", strings.Join(joinKinds, ", "))
+		}
+	}
+	if err := p.expect("("); err != nil {
+		return err
+	}
+	right, err := p.query()
+	if err != nil {
+		return err
+	}
+	if err := p.expect(")"); err != nil {
+		return err
+	}
+	if err := p.expect("on"); err != nil {
+		return err
+	}
+	side := func(q *query, name string) error {
+		for _, c := range q.cols {
+			if c.name == name {
+				return key(expr{dyn: c.dyn}, name, "join")
+			}
+		}
+		return fmt.Errorf("failed to resolve column or scalar expression named '%s'", name)
+	}
+	var left, rights []string
 	for {
-		switch {
-		case p.accept("."):
-			t := p.next()
-			if t.kind != "ident" {
+		l := p.next().text
+		r := l
+		if l == "$left" || l == "$right" {
+			first := l
+			if err := p.expect("."); err != nil {
+				return err
+			}
+			l = p.next().text
+			if err := p.expect("=="); err != nil {
+				return err
+			}
+			if second := p.next().text; second == first || second != "$left" && second != "$right" {
 				p.pos--
-				return nil, p.errorf("expected a name")
+				return p.errorf("a join compares $left with $right")
 			}
-			steps = append(steps, t.text)
-		case p.accept("["):
-			t := p.next()
-			if t.kind == "number" {
-				n, err := strconv.Atoi(t.text)
-				if err != nil {
-					return nil, p.errorf("expected an index")
-				}
-				steps = append(steps, n)
-			} else if t.kind == "string" {
-				steps = append(steps, t.text)
-			} else {
-				p.pos--
-				return nil, p.errorf("expected an index or a name")
+			if err := p.expect("."); err != nil {
+				return err
 			}
-			if err := p.expect("]"); err != nil {
-				return nil, err
+			r = p.next().text
+			if first == "$right" {
+				l, r = r, l
 			}
-		default:
-			return func(r row) any {
-				v := r.get(column)
-				for _, s := range steps {
-					switch at := s.(type) {
-					case int:
-						l, _ := v.([]any)
-						if at >= len(l) {
-							return nil
-						}
-						v = l[at]
-					case string:
-						m, _ := v.(map[string]any)
-						v = m[at]
-					}
-				}
-				return v
-			}, nil
+		}
+		if err := side(out, l); err != nil {
+			return err
+		}
+		if err := side(right, r); err != nil {
+			return err
+		}
+		left, rights = append(left, l), append(rights, r)
+		if !p.accept(",") && !p.accept("and") {
+			break
 		}
 	}
-}
-
-type number string
-
-func (n number) MarshalJSON() ([]byte, error) { return []byte(n), nil }
-
-func str(v any) string {
-	switch v := v.(type) {
-	case nil:
-		return ""
-	case string:
-		return v
-	case map[string]any, []any:
-		return string(mustJSON(v))
-	}
-	return fmt.Sprint(v)
-}
-
-func lower(v any) string { return strings.ToLower(str(v)) }
-
-func truth(v any) bool {
-	b, _ := v.(bool)
-	return b
-}
-
-func compare(a, b any) int {
-	x, e1 := strconv.ParseFloat(str(a), 64)
-	y, e2 := strconv.ParseFloat(str(b), 64)
-	if e1 == nil && e2 == nil {
-		switch {
-		case x < y:
-			return -1
-		case x > y:
-			return 1
+	leftNames, rightNames := out.names(), right.names()
+	as := map[string]string{} // right columns whose name the left has get a number
+	out.cols = slices.Clone(out.cols)
+	for _, c := range right.cols {
+		name := c.name
+		for n := 1; out.has(name); n++ {
+			name = c.name + strconv.Itoa(n)
 		}
-		return 0
+		as[c.name] = name
+		out.cols = append(out.cols, column{name, c.dyn})
 	}
-	return strings.Compare(str(a), str(b))
+	out.stages = append(out.stages, func(e *env, rows []row) []row {
+		keyOf := func(r row, names []string) string {
+			var k []string
+			for _, n := range names {
+				k = append(k, str(r.get(n)))
+			}
+			return strings.Join(k, "\x00")
+		}
+		found := right.run(e)
+		index := map[string][]int{}
+		for i, r := range found {
+			k := keyOf(r, rights)
+			index[k] = append(index[k], i)
+		}
+		pair := func(l, r *row) row {
+			n := row{cols: make(map[string]any, len(leftNames)+len(rightNames))}
+			for _, c := range leftNames {
+				if l != nil {
+					n.cols[c] = thunk(func() any { return l.get(c) })
+				}
+			}
+			for _, c := range rightNames {
+				if r != nil {
+					n.cols[as[c]] = thunk(func() any { return r.get(c) })
+				}
+			}
+			return n
+		}
+		var all []row
+		seen, matched := map[string]bool{}, make([]bool, len(found))
+		for i := range rows {
+			k := keyOf(rows[i], left)
+			if kind == "innerunique" && seen[k] {
+				continue
+			}
+			seen[k] = true
+			hits := index[k]
+			for _, j := range hits {
+				matched[j] = true
+				all = append(all, pair(&rows[i], &found[j]))
+			}
+			if len(hits) == 0 && (kind == "leftouter" || kind == "fullouter") {
+				all = append(all, pair(&rows[i], nil))
+			}
+		}
+		if kind == "rightouter" || kind == "fullouter" {
+			for j := range found {
+				if !matched[j] {
+					all = append(all, pair(nil, &found[j]))
+				}
+			}
+		}
+		return all
+	})
+	return nil
+}
+
+func (p *parser) union(out *query) error {
+	var legs []*query
+	for {
+		if p.joins++; p.joins > maxJoins {
+			return fmt.Errorf("a query may have at most %d join and union operators", maxJoins)
+		}
+		var leg *query
+		var err error
+		if p.accept("(") {
+			if leg, err = p.query(); err == nil {
+				err = p.expect(")")
+			}
+		} else {
+			name := strings.ToLower(p.next().text)
+			if tables[name] == nil {
+				return fmt.Errorf("the simulator has no table %q", name)
+			}
+			leg = &query{table: name}
+			for _, c := range tableColumns {
+				leg.cols = append(leg.cols, column{c, dynamicColumns[c]})
+			}
+		}
+		if err != nil {
+			return err
+		}
+		legs = append(legs, leg)
+		if !p.accept(",") {
+			break
+		}
+	}
+	out.cols = slices.Clone(out.cols)
+	narrow := keep(&query{cols: slices.Clone(out.cols)})
+	for _, leg := range legs {
+		for _, c := range leg.cols {
+			if !out.has(c.name) {
+				out.cols = append(out.cols, c)
+			}
+		}
+	}
+	out.stages = append(out.stages, func(e *env, rows []row) []row {
+		rows = narrow(e, rows)
+		for _, leg := range legs {
+			rows = append(rows, keep(leg)(e, leg.run(e))...)
+		}
+		return rows
+	})
+	return nil
 }

@@ -57,6 +57,9 @@ type Config struct {
 	Throttle bool
 	// GraphQuota enforces 15 Resource Graph queries per 5 seconds and principal.
 	GraphQuota bool
+	// GraphLag is how far Resource Graph is behind the resource providers; what changed within it is shown as it was, as far as the last
+	// changes of a resource are remembered. With 0 it is never behind.
+	GraphLag time.Duration
 	// RuleIfMatch makes PUT and DELETE of a single rule honour If-Match. Off, because nobody has verified that Azure does (FACTS 6.4).
 	RuleIfMatch bool
 	// RequestLog is how many requests are remembered; 0 is 4096.

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // resource is one ARM resource. Its body is the GET view without what render adds: etags, provisioning states and back-references.
@@ -35,7 +36,10 @@ type resource struct {
 }
 
 // version is an earlier state of a resource; a nil raw means that it did not exist.
-type version struct{ raw []byte }
+type version struct {
+	raw   []byte
+	until time.Time // when it was replaced
+}
 
 const olderKept = 8
 
@@ -147,7 +151,7 @@ func (s *Sim) removeLocked(r *resource) {
 
 // remember keeps the state before a change for stale reads.
 func (s *Sim) remember(r *resource) {
-	var v version
+	v := version{until: s.nowLocked()}
 	if r.body != nil && !r.gone {
 		v.raw = s.rawLocked(r)
 	}
@@ -274,9 +278,22 @@ func (s *Sim) treeLocked(r *resource) map[string]any {
 }
 
 // view is how a read looks at the store.
-type view struct{ stale int } // how many versions back
+type view struct {
+	stale int       // how many versions back
+	asOf  time.Time // what stood then, as far as it is remembered
+}
 
 func (s *Sim) readLocked(r *resource, v view) []byte {
+	if !v.asOf.IsZero() {
+		for _, old := range r.older {
+			if old.until.After(v.asOf) {
+				return old.raw
+			}
+		}
+		if r.gone {
+			return nil
+		}
+	}
 	if v.stale > 0 && len(r.older) > 0 {
 		return r.older[max(0, len(r.older)-v.stale)].raw
 	}
@@ -462,7 +479,7 @@ func (s *Sim) storeLocked(t target, body map[string]any, mode storeMode) (*resou
 	s.serverFieldsLocked(probe, r, body, mode)
 	if created {
 		r = s.insertLocked(t)
-		r.older = append(r.older, version{})
+		r.older = append(r.older, version{until: s.nowLocked()})
 	} else {
 		s.remember(r)
 	}
