@@ -269,7 +269,7 @@ func UserError(err error) *access.Error {
 		return access.Errorf(access.CodeInternal, "internal error").Wrap(err)
 	}
 	where := e.Op
-	if name := IDName(e.Resource); name != "" {
+	if name := IDName(e.Resource); name != "" && !strings.HasSuffix(where, " "+name) {
 		where += " " + name
 	}
 	why := e.Message

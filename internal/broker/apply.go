@@ -379,7 +379,7 @@ func (b *Broker) verify(ctx context.Context, p *access.Protection) error {
 		return err
 	}
 	p.VM, p.CheckedAt = vmOf(m), b.Now()
-	if left := b.exposures(s, m, p.Ports); len(left) > 0 {
+	if left := b.exposures(s, m, p.Ports, p.Exemptions); len(left) > 0 {
 		p.State, p.Why = access.ProtectionFailed, stillReachable(left[0])
 		return nil
 	}

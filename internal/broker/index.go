@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -18,6 +19,7 @@ type index struct {
 	prots   map[string]access.Protection        // by VM key
 	protAt  map[string]map[string]struct{}      // place key -> VM keys
 	forced  map[access.GrantID]access.ShutEvent // to be shut although that could not be stored yet
+	ended   []access.Grant                      // over since a moment ago: a snapshot may still show their rules
 }
 
 func newIndex() *index {
@@ -52,6 +54,9 @@ func (i *index) putGrant(g access.Grant) {
 		}
 	}
 	if g.State.Final() {
+		if _, ok := i.grants[g.ID]; ok && !g.EndedAt.IsZero() {
+			i.ended = append(slices.DeleteFunc(i.ended, func(x access.Grant) bool { return g.EndedAt.Sub(x.EndedAt) > staleLimit }), g)
+		}
 		delete(i.grants, g.ID)
 		delete(i.forced, g.ID)
 		return
@@ -110,6 +115,26 @@ func (i *index) each(fn func(access.Grant)) {
 	defer i.mu.RUnlock()
 	for _, g := range i.grants {
 		fn(g)
+	}
+}
+
+// staleLimit is how old a snapshot may be at most: two sweeps, with time to read.
+const staleLimit = 90 * time.Second
+
+// holding calls fn for every grant whose rules may stand in a snapshot of now: those that are not over, and those that were a
+// moment ago.
+func (i *index) holding(now time.Time, fn func(access.Grant)) {
+	i.mu.RLock()
+	defer i.mu.RUnlock()
+	for _, g := range i.grants {
+		if g.State.Live() {
+			fn(g)
+		}
+	}
+	for _, g := range i.ended {
+		if now.Sub(g.EndedAt) <= staleLimit {
+			fn(g)
+		}
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 
 	"go4.org/netipx"
 
@@ -18,11 +19,6 @@ import (
 // ManagementPorts are what an attacker looks for (DESIGN 6).
 var ManagementPorts = []access.Ports{access.Port(22), access.Port(3389), access.Port(5985), access.Port(5986)}
 
-// ours tells whether a rule is one of this installation's: a grant's allow, or a named exemption.
-func (b *Broker) ours(r *netsec.RuleRef) bool {
-	return strings.HasPrefix(r.Name, "curfew-allow-"+b.cfg.Installation+"-") || strings.HasPrefix(r.Name, "curfew-exempt-"+b.cfg.Installation+"-")
-}
-
 func protocolOf(p access.Protocol) netsec.Protocol {
 	if p == access.UDP {
 		return netsec.UDP
@@ -30,13 +26,14 @@ func protocolOf(p access.Protocol) netsec.Protocol {
 	return netsec.TCP
 }
 
-// exposures says what reaches the ports from the Internet and from the virtual network, what our own rules let in aside.
-func (b *Broker) exposures(s *inventory.Snapshot, m inventory.Machine, ports []access.ProtectedPort) []Exposure {
+// exposures says what reaches the ports from the Internet and from the virtual network, what exemptions and live grants let in
+// aside.
+func (b *Broker) exposures(s *inventory.Snapshot, m inventory.Machine, ports []access.ProtectedPort, exempt []access.Exemption) []Exposure {
 	nm := s.Netsec(m)
 	var out []Exposure
 	for _, q := range ports {
 		reach, _ := nm.Reachable(protocolOf(q.Protocol), netsec.PortRange{First: q.Ports.First, Last: q.Ports.Last})
-		reach = reach.Except(b.ours)
+		reach = reach.Except(b.accounted(m, q, exempt))
 		for _, z := range []struct {
 			name string
 			zone netsec.Zone
@@ -75,6 +72,43 @@ func (b *Broker) exposures(s *inventory.Snapshot, m inventory.Machine, ports []a
 		}
 	}
 	return out
+}
+
+// accounted returns what tells whether a piece is let in by a rule of ours, and is no more than what a named exemption or a live
+// grant on the machine lets in. The name alone says nothing: anybody who may write rules can give it to one of his own (P4).
+func (b *Broker) accounted(m inventory.Machine, q access.ProtectedPort, exempt []access.Exemption) func(*netsec.PathPiece) bool {
+	granted := sync.OnceValue(func() (out []netip.Prefix) {
+		b.index.holding(b.Now(), func(g access.Grant) {
+			if access.SameVM(g.Target.VM.ID, m.ID) && g.Target.Protocol == q.Protocol && g.Target.Ports.Overlaps(q.Ports) {
+				out = append(out, g.Source)
+			}
+		})
+		return out
+	})
+	return func(p *netsec.PathPiece) bool {
+		h, ok := enforce.ParseName(p.Rule.Name)
+		if !ok || h.Installation != b.cfg.Installation || p.IPs == nil || p.Tag != "" {
+			return false
+		}
+		var in []netip.Prefix
+		switch h.Kind {
+		case enforce.KindAllow:
+			in = granted()
+		case enforce.KindExempt:
+			for _, e := range exempt {
+				if src, err := netip.ParsePrefix(e.Source); err == nil {
+					in = append(in, src)
+				}
+			}
+		}
+		var left netipx.IPSetBuilder
+		left.AddSet(p.IPs)
+		for _, x := range in {
+			left.RemovePrefix(x)
+		}
+		rest, err := left.IPSet()
+		return err == nil && len(rest.Ranges()) == 0
+	}
 }
 
 func ruleName(r *netsec.RuleRef) string {
@@ -219,7 +253,7 @@ func (b *Broker) info(s *inventory.Snapshot, m inventory.Machine, grants []acces
 			ports = append(ports, access.ProtectedPort{Ports: p, Protocol: access.TCP})
 		}
 	}
-	v.Exposures = b.exposures(s, m, ports)
+	v.Exposures = b.exposures(s, m, ports, prot.Exemptions)
 	why := s.UnprotectableReason(m)
 	switch {
 	case len(m.Problems) > 0:

@@ -83,5 +83,5 @@ func (b *Broker) Locate(m inventory.Machine, p access.Protection) (access.Protec
 
 // Exposed tells whether something other than our own rules lets anybody in to a protected port, or that could not be judged.
 func (b *Broker) Exposed(s *inventory.Snapshot, m inventory.Machine, p access.Protection) bool {
-	return len(b.exposures(s, m, p.Ports)) > 0
+	return len(b.exposures(s, m, p.Ports, p.Exemptions)) > 0
 }

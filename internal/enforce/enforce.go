@@ -69,6 +69,7 @@ type HeldRule struct {
 	Installation string
 	Grant        access.GrantID // of an allow; of several grants in one rule, the first
 	End          time.Time      // of an allow; zero otherwise
+	Shuts        string         // of a deny: protocol and ports, "tcp-22" or "udp-8000-8010"
 	Priority     int
 	Description  string
 }

@@ -88,14 +88,14 @@ func (r Reach) Exposed() bool { return r.Internet.Exposed() }
 // Closed reports whether both the Internet and the virtual network are surely denied (promise P4).
 func (r Reach) Closed() bool { return r.Internet.Access() == Deny && r.VirtualNetwork.Access() == Deny }
 
-// Except returns the reach without what the deciding rules that skip names let in: exemptions, and grants that are live.
-func (r Reach) Except(skip func(*RuleRef) bool) Reach {
+// Except returns the reach without the allowed pieces that skip names: what exemptions and live grants hold open.
+func (r Reach) Except(skip func(*PathPiece) bool) Reach {
 	return Reach{r.Internet.except(skip), r.VirtualNetwork.except(skip), r.Platform.except(skip), r.Other.except(skip)}
 }
 
-func (z Zone) except(skip func(*RuleRef) bool) Zone {
+func (z Zone) except(skip func(*PathPiece) bool) Zone {
 	return newZone(slices.DeleteFunc(slices.Clone(z.Open), func(p PathPiece) bool {
-		return p.Access == Allow && p.Rule != nil && skip(p.Rule)
+		return p.Access == Allow && p.Rule != nil && skip(&p)
 	}))
 }
 

@@ -41,7 +41,7 @@ func TestReachable(t *testing.T) {
 	if p := r.Internet.Allowed.Prefixes(); len(p) != 1 || p[0] != netip.MustParsePrefix(client+"/32") {
 		t.Errorf("allowed %v", p)
 	}
-	if r = r.Except(func(x *netsec.RuleRef) bool { return x.Name == "curfew-allow" }); !r.Closed() {
+	if r = r.Except(func(x *netsec.PathPiece) bool { return x.Rule.Name == "curfew-allow" }); !r.Closed() {
 		t.Errorf("without the grant: %+v", r)
 	}
 	r = reach(nic(shut, rule("tag", 400, allow, "Storage", "*", "22")), "22")

@@ -21,6 +21,7 @@ import (
 
 	"github.com/curfew-jit/curfew/internal/access"
 	"github.com/curfew-jit/curfew/internal/audit"
+	"github.com/curfew-jit/curfew/internal/azure"
 	"github.com/curfew-jit/curfew/internal/broker"
 	"github.com/curfew-jit/curfew/internal/clock"
 	"github.com/curfew-jit/curfew/internal/enforce"
@@ -404,6 +405,12 @@ func words(err error) string {
 	var ae *access.Error
 	if errors.As(err, &ae) {
 		return ae.Message
+	}
+	var az *azure.Error
+	if errors.As(err, &az) {
+		if ue := azure.UserError(az); ue.Hint != "" {
+			return ue.Message + "; " + ue.Hint
+		}
 	}
 	return err.Error()
 }

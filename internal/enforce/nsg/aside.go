@@ -233,11 +233,11 @@ func (pl *planner) written() []unit { return unitsOf(pl.standingShields()) }
 func (pl *planner) standingShields() []enforce.Shield {
 	var shields []enforce.Shield
 	for _, name := range slices.Sorted(maps.Keys(pl.ours)) {
-		m := ruleName.FindStringSubmatch(name)
-		if m[4] == "" {
+		h, _ := Parse(name)
+		if h.Kind != enforce.KindDeny {
 			continue
 		}
-		proto, ports, _ := strings.Cut(m[5], "-")
+		proto, ports, _ := strings.Cut(h.Shuts, "-")
 		p, err := access.ParsePorts(ports)
 		dsts, ok := exactAddrs(pl.ours[name])
 		if ok && err == nil {

@@ -16,15 +16,6 @@ import (
 	"github.com/curfew-jit/curfew/internal/netsec"
 )
 
-const endLayout = "20060102T150405Z"
-
-// ruleName is the whole grammar of our names (DESIGN 5). ARM compares names without case.
-var ruleName = regexp.MustCompile(`(?i)^curfew-(?:` +
-	`allow-([a-z0-9]{4,12})-([a-z0-9]{1,20})-([0-9]{8}T[0-9]{6}Z)` +
-	`|deny-([a-z0-9]{4,12})-((?:tcp|udp)-[0-9]{1,5}(?:-[0-9]{1,5})?)(?:-n([0-9]{1,4}))?` +
-	`|exempt-([a-z0-9]{4,12})-([a-z0-9]+(?:-[a-z0-9]+)*-(?:tcp|udp|any|icmp|esp|ah)-(?:[0-9]{1,5}(?:-[0-9]{1,5})?|some))(?:-n([0-9]{1,4}))?` +
-	`)$`)
-
 var (
 	installationName = regexp.MustCompile(`^[a-z0-9]{4,12}$`)
 	grantName        = regexp.MustCompile(`^g-[a-z0-9]{1,20}$`)
@@ -39,30 +30,8 @@ func CheckInstallation(s string) error {
 	return nil
 }
 
-// Parse reads the name of a rule that Curfew wrote, of whichever installation. Anything else, also a name that only begins like
-// one of ours, is not ours.
-func Parse(name string) (enforce.HeldRule, bool) {
-	m := ruleName.FindStringSubmatch(name)
-	if m == nil {
-		return enforce.HeldRule{}, false
-	}
-	h := enforce.HeldRule{Name: name}
-	switch {
-	case m[1] != "":
-		end, err := time.Parse(endLayout, strings.ToUpper(m[3]))
-		if err != nil {
-			return enforce.HeldRule{}, false
-		}
-		h.Kind, h.Installation, h.End = enforce.KindAllow, m[1], end
-		h.Grant = access.GrantID("g-" + strings.ToLower(m[2]))
-	case m[4] != "":
-		h.Kind, h.Installation = enforce.KindDeny, m[4]
-	default:
-		h.Kind, h.Installation = enforce.KindExempt, m[7]
-	}
-	h.Installation = strings.ToLower(h.Installation)
-	return h, true
-}
+// Parse is enforce.ParseName.
+func Parse(name string) (enforce.HeldRule, bool) { return enforce.ParseName(name) }
 
 func parseRule(r azure.SecurityRule) (enforce.HeldRule, bool) {
 	h, ok := Parse(r.Name)
@@ -71,7 +40,7 @@ func parseRule(r azure.SecurityRule) (enforce.HeldRule, bool) {
 }
 
 func allowName(installation string, g access.GrantID, end time.Time) string {
-	return fmt.Sprintf("curfew-allow-%s-%s-%s", installation, strings.TrimPrefix(string(g), "g-"), end.UTC().Format(endLayout))
+	return fmt.Sprintf("curfew-allow-%s-%s-%s", installation, strings.TrimPrefix(string(g), "g-"), end.UTC().Format(enforce.EndLayout))
 }
 
 func denyName(installation string, proto access.Protocol, ports access.Ports) string {
