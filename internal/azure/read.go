@@ -48,6 +48,15 @@ func decode(body []byte, out any) error {
 	if len(body) == 0 || body[0] != '{' && json.Valid(body) {
 		return errors.New("the reply is not a JSON object")
 	}
+	return unmarshal(body, out)
+}
+
+// unmarshal is json.Unmarshal without the two passes over the text that it makes before it calls an Unmarshaler, which checks the
+// text itself: groups are read by the thousand.
+func unmarshal(body []byte, out any) error {
+	if u, ok := out.(json.Unmarshaler); ok {
+		return u.UnmarshalJSON(body)
+	}
 	return json.Unmarshal(body, out)
 }
 
@@ -106,7 +115,7 @@ func list[T any](ctx context.Context, c *Client, what, subscription, path, versi
 		}
 		for _, raw := range *p.Value {
 			var v T
-			if err := json.Unmarshal(raw, &v); err != nil {
+			if err := unmarshal(raw, &v); err != nil {
 				return nil, fail(err)
 			}
 			out = append(out, v)
