@@ -201,7 +201,7 @@ func (s *Sim) finishLocked(r *request, a *answer, id string, now time.Time) {
 	}
 	a.header.Set("X-Ms-Routing-Request-Id", "WESTEUROPE:"+now.Format("20060102T150405Z")+":"+id)
 	a.header.Set("Cache-Control", "no-cache")
-	a.header.Set("Date", now.Format(http.TimeFormat))
+	a.header.Set("Date", now.Add(r.skew()).Format(http.TimeFormat))
 	if strings.HasPrefix(strings.ToLower(r.path), "/subscriptions/") {
 		s.limitHeadersLocked(r, a, now)
 	}

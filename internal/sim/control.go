@@ -14,6 +14,7 @@ const controlHelp = `Control API of the Azure simulator. Loopback only, no token
 GET    /_sim/                      this text
 GET    /_sim/faults                armed faults, with how often each matched and struck
 POST   /_sim/faults                arm one: {"method","pathPattern","count","skip","kind",...}; answers {"id"}
+POST   /_sim/schedule              arm many: {"seed","faults":[...]}, YAML or JSON lines
 DELETE /_sim/faults                disarm all; DELETE /_sim/faults/ID one
 GET    /_sim/clock                 {"now","offset"}
 POST   /_sim/clock                 {"advance":"1h"} or {"offset":"-5m"}
@@ -24,12 +25,12 @@ POST   /_sim/resource?id=ID        an outside hand: {"removeRules":"regexp","add
 DELETE /_sim/resource?id=ID        an outside hand deletes it at once
 GET    /_sim/requests[?since=SEQ]  the last requests
 GET    /_sim/writes?id=ID          {"writes":N} by clients to a resource and its parts
-POST   /_sim/settings              {"operationDelay":"2s","concurrency":"retry"|"supersede"}
+POST   /_sim/settings              {"operationDelay":"2s","retryAfter":"1s","concurrency":"retry"|"supersede","throttle":true,"graphQuota":true,"graphLag":"30s"}
 GET    /_sim/token                 {"accessToken"} for curl
 
 Fault kinds: error, throttle, another-operation, superseded, operation-failed, operation-stuck, lost-reply, lost-request, slow, late,
-stale-read, truncated, not-json, edit. Fields: id, method, pathPattern, bodyPattern, count, skip, status, code, message, retryAfter, delay, applied,
-versions, body, hang, edit{resource, delete, removeRules, addRules, merge, replace}.
+stale-read, truncated, not-json, edit, clock-skew. Fields: id, method, pathPattern, bodyPattern, count, skip, status, code, message, retryAfter, delay, applied,
+versions, body, hang, after, for, every, probability, skew, edit{resource, delete, removeRules, addRules, merge, replace}.
 `
 
 // control answers the control API. It is open to the loopback interface, and closed to pages in a browser, which name their origin.
@@ -55,20 +56,28 @@ func (s *Sim) control(r *request, remote string) *answer {
 				faultJSON
 				Matched int `json:"matched"`
 				Struck  int `json:"struck"`
-			}{faultJSON{&f.Fault, jsonDuration(f.RetryAfter), jsonDuration(f.Delay)}, f.Matched, f.Struck})
+			}{encodeFault(&f.Fault), f.Matched, f.Struck})
 		}
 		return say(map[string]any{"items": list})
 	case "POST faults":
-		f := faultJSON{Fault: &Fault{}}
-		if err := strict(r.body, &f); err != nil {
+		f, err := decodeFault(r.body)
+		if err != nil {
 			return refuse(err)
 		}
-		f.Fault.RetryAfter, f.Fault.Delay = time.Duration(f.RetryAfter), time.Duration(f.Delay)
-		id, err := s.Fault(*f.Fault)
+		id, err := s.Fault(f)
 		if err != nil {
 			return refuse(err)
 		}
 		return say(map[string]any{"id": id})
+	case "POST schedule":
+		sch, err := ParseSchedule(r.body)
+		if err == nil {
+			err = s.Arm(sch)
+		}
+		if err != nil {
+			return refuse(err)
+		}
+		return say(map[string]any{"armed": len(sch.Faults)})
 	case "DELETE faults":
 		if rest == "" {
 			s.ClearFaults()
@@ -140,6 +149,10 @@ func (s *Sim) control(r *request, remote string) *answer {
 		var in struct {
 			OperationDelay *jsonDuration `json:"operationDelay"`
 			Concurrency    *Concurrency  `json:"concurrency"`
+			RetryAfter     *jsonDuration `json:"retryAfter"`
+			Throttle       *bool         `json:"throttle"`
+			GraphQuota     *bool         `json:"graphQuota"`
+			GraphLag       *jsonDuration `json:"graphLag"`
 		}
 		if err := strict(r.body, &in); err != nil {
 			return refuse(err)
@@ -151,6 +164,20 @@ func (s *Sim) control(r *request, remote string) *answer {
 		}
 		if in.OperationDelay != nil {
 			s.SetOperationDelay(time.Duration(*in.OperationDelay))
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if in.RetryAfter != nil {
+			s.cfg.RetryAfter = time.Duration(*in.RetryAfter)
+		}
+		if in.Throttle != nil {
+			s.cfg.Throttle = *in.Throttle
+		}
+		if in.GraphQuota != nil {
+			s.cfg.GraphQuota = *in.GraphQuota
+		}
+		if in.GraphLag != nil {
+			s.cfg.GraphLag = time.Duration(*in.GraphLag)
 		}
 		return say(map[string]any{})
 	case "GET token":

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net/http"
 	"regexp"
 	"strconv"
@@ -27,6 +28,7 @@ import (
 //	stale-read         GET, lists and Resource Graph show resources as they were Versions changes ago (default 1)
 //	truncated          the reply breaks off in the middle
 //	not-json           the reply is HTML (or Body), with Status where set; the request is carried out
+//	clock-skew         the Date header and the times in tokens are off by Skew
 //	edit               an outside hand (Edit) is there just before the request
 type Fault struct {
 	ID          string        `json:"id,omitempty"`          // given back by Fault; made up when empty
@@ -44,6 +46,13 @@ type Fault struct {
 	Applied     bool          `json:"applied,omitempty"`
 	Versions    int           `json:"versions,omitempty"`
 	Body        string        `json:"body,omitempty"`
+	// When: After the arming, on the simulated clock, for For (0: without end), and again every Every, when Count and Skip begin anew.
+	// With Probability (0: always) a match strikes by chance. An edit that names its resource, a time and no request acts at that time.
+	After       time.Duration `json:"-"`
+	For         time.Duration `json:"-"`
+	Every       time.Duration `json:"-"`
+	Probability float64       `json:"probability,omitempty"`
+	Skew        time.Duration `json:"-"`              // of clock-skew: how far Azure's clock is ahead
 	Hang        bool          `json:"hang,omitempty"` // no reset: silence until the client gives up
 	Edit        *Edit         `json:"edit,omitempty"`
 }
@@ -66,43 +75,68 @@ type fault struct {
 	body    *regexp.Regexp
 	matched int
 	struck  int
+	seen    int // matched and struck, in this round
+	hits    int
+	armed   time.Time
+	round   int64
+	rng     *rand.Rand
 }
 
 var faultKinds = map[string]bool{}
 
 func init() {
 	for _, k := range []string{"error", "throttle", "another-operation", "superseded", "operation-failed", "operation-stuck", "lost-reply",
-		"lost-request", "slow", "late", "stale-read", "truncated", "not-json", "edit"} {
+		"lost-request", "slow", "late", "stale-read", "truncated", "not-json", "edit", "clock-skew"} {
 		faultKinds[k] = true
 	}
 }
 
 // Fault arms a fault and returns its id.
-func (s *Sim) Fault(f Fault) (id string, err error) {
+func (s *Sim) Fault(f Fault) (id string, err error) { return s.arm(f, nil) }
+
+// compile checks a fault.
+func (f Fault) compile() (*fault, error) {
 	if !faultKinds[f.Kind] {
-		return "", fmt.Errorf("unknown fault kind %q", f.Kind)
+		return nil, fmt.Errorf("unknown fault kind %q", f.Kind)
 	}
 	if f.Kind == "error" && (f.Status < 400 || f.Status > 599) {
-		return "", fmt.Errorf("a fault of kind error needs a status of 400 to 599, got %d", f.Status)
+		return nil, fmt.Errorf("a fault of kind error needs a status of 400 to 599, got %d", f.Status)
 	}
 	if f.Kind == "edit" && f.Edit == nil {
-		return "", errors.New("a fault of kind edit needs an edit")
+		return nil, errors.New("a fault of kind edit needs an edit")
 	}
 	if f.Edit != nil {
 		if _, err := regexp.Compile(f.Edit.RemoveRules); err != nil {
-			return "", fmt.Errorf("removeRules: %w", err)
+			return nil, fmt.Errorf("removeRules: %w", err)
 		}
 	}
-	if f.Count < 0 || f.Skip < 0 || f.Delay < 0 {
-		return "", errors.New("count, skip and delay cannot be negative")
+	if f.Kind == "clock-skew" && f.Skew == 0 {
+		return nil, errors.New("a fault of kind clock-skew needs a skew")
+	}
+	if f.Count < 0 || f.Skip < 0 || f.Delay < 0 || f.After < 0 || f.For < 0 || f.Every < 0 {
+		return nil, errors.New("count, skip, delay, after, for and every cannot be negative")
+	}
+	if f.Every > 0 && f.Every < time.Millisecond {
+		return nil, errors.New("every cannot be shorter than a millisecond")
+	}
+	if f.Probability < 0 || f.Probability > 1 {
+		return nil, fmt.Errorf("probability is 0 to 1, got %v", f.Probability)
 	}
 	re, err := regexp.Compile("(?i)" + f.PathPattern)
 	if err != nil {
-		return "", fmt.Errorf("pathPattern: %w", err)
+		return nil, fmt.Errorf("pathPattern: %w", err)
 	}
 	body, err := regexp.Compile(f.BodyPattern)
 	if err != nil {
-		return "", fmt.Errorf("bodyPattern: %w", err)
+		return nil, fmt.Errorf("bodyPattern: %w", err)
+	}
+	return &fault{Fault: f, path: re, body: body, round: -1}, nil
+}
+
+func (s *Sim) arm(in Fault, rng *rand.Rand) (id string, err error) {
+	f, err := in.compile()
+	if err != nil {
+		return "", err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -110,7 +144,14 @@ func (s *Sim) Fault(f Fault) (id string, err error) {
 	if f.ID == "" {
 		f.ID = "fault-" + strconv.Itoa(s.faultSeq)
 	}
-	s.faults = append(s.faults, &fault{Fault: f, path: re, body: body})
+	f.armed, f.rng = s.nowLocked(), rng
+	if rng == nil {
+		f.rng = rand.New(rand.NewPCG(s.cfg.Seed, uint64(s.faultSeq)))
+	}
+	s.faults = append(s.faults, f)
+	if f.byClock() {
+		s.actByClockLocked(f, f.armed.Add(f.After))
+	}
 	return f.ID, nil
 }
 
@@ -158,8 +199,8 @@ func (s *Sim) Faults() []FaultStatus {
 	return out
 }
 
-func (f *fault) matches(r *request) bool {
-	if f.Count > 0 && f.struck >= f.Count {
+func (f *fault) matches(r *request, now time.Time) bool {
+	if f.byClock() || !f.due(now) || f.Count > 0 && f.hits >= f.Count {
 		return false
 	}
 	if f.Method != "" {
@@ -175,26 +216,28 @@ func (f *fault) matches(r *request) bool {
 		return false
 	}
 	f.matched++
-	if f.matched <= f.Skip {
+	if f.seen++; f.seen <= f.Skip {
 		return false
 	}
-	return true
+	return f.happens()
 }
 
 // strikeLocked finds the faults of a request, lets the outside hand act, and returns the fault that decides the reply, if any.
 func (s *Sim) strikeLocked(r *request) *fault {
 	var main *fault
+	now := s.nowLocked()
 	for _, f := range s.faults {
 		deciding := false
 		switch f.Kind {
-		case "edit", "slow", "stale-read", "superseded", "operation-failed", "operation-stuck":
+		case "edit", "slow", "stale-read", "clock-skew", "superseded", "operation-failed", "operation-stuck":
 		default:
 			deciding = true
 		}
-		if deciding && main != nil || !f.matches(r) {
+		if deciding && main != nil || !f.matches(r, now) {
 			continue
 		}
 		f.struck++
+		f.hits++
 		switch {
 		case f.Kind == "edit":
 			if err := s.applyEditLocked(f.Edit, r.path); err != nil {
@@ -375,6 +418,16 @@ func (r *request) stale() int {
 	return 0
 }
 
+// skew is how far Azure's clock is ahead for this request.
+func (r *request) skew() (d time.Duration) {
+	for _, f := range r.struck {
+		if f.Kind == "clock-skew" {
+			d += f.Skew
+		}
+	}
+	return d
+}
+
 func (r *request) slow() (d time.Duration) {
 	for _, f := range r.struck {
 		if f.Kind == "slow" {
@@ -389,6 +442,10 @@ type faultJSON struct {
 	*Fault
 	RetryAfter jsonDuration `json:"retryAfter,omitempty"`
 	Delay      jsonDuration `json:"delay,omitempty"`
+	After      jsonDuration `json:"after,omitempty"`
+	For        jsonDuration `json:"for,omitempty"`
+	Every      jsonDuration `json:"every,omitempty"`
+	Skew       jsonDuration `json:"skew,omitempty"`
 }
 
 type jsonDuration time.Duration

@@ -21,8 +21,8 @@ func newTokenKey() []byte {
 const tokenLife = time.Hour
 
 // issue makes a token: a JWT in shape (clients decode tid from it), signed with a key of this process.
-func (s *Sim) issue(principal, audience string) string {
-	now := s.cfg.Now() // unshifted, see SetTimeOffset
+func (s *Sim) issue(principal, audience string, skew time.Duration) string {
+	now := s.cfg.Now().Add(skew) // unshifted, see SetTimeOffset
 	b64 := base64.RawURLEncoding.EncodeToString
 	head := b64([]byte(`{"typ":"JWT","alg":"HS256"}`))
 	claims := b64(mustJSON(map[string]any{
@@ -35,7 +35,7 @@ func (s *Sim) issue(principal, audience string) string {
 }
 
 // Token returns a bearer token that the simulator accepts for an hour, for callers without a sign-in.
-func (s *Sim) Token() string { return s.issue(ClientID, "https://management.azure.com/") }
+func (s *Sim) Token() string { return s.issue(ClientID, "https://management.azure.com/", 0) }
 
 // principalLocked says who asks, by the bearer token.
 func (s *Sim) principalLocked(r *request) (string, *armError) {
@@ -140,9 +140,9 @@ func (s *Sim) identityToken(r *request, imds bool) *answer {
 	if !s.knownLocked(id) {
 		return refuse("invalid_request", "Identity not found")
 	}
-	expires := s.cfg.Now().Add(tokenLife)
+	expires := s.cfg.Now().Add(r.skew() + tokenLife)
 	return ok(200, mustJSON(map[string]any{ // strings, and expires_on, as real answers have them
-		"access_token": s.issue(strings.ToLower(id), resource), "client_id": id, "expires_in": "3600", "ext_expires_in": "3600",
+		"access_token": s.issue(strings.ToLower(id), resource, r.skew()), "client_id": id, "expires_in": "3600", "ext_expires_in": "3600",
 		"expires_on": decimal(expires.Unix()), "not_before": decimal(s.cfg.Now().Unix()), "resource": resource, "token_type": "Bearer",
 	}))
 }
@@ -175,7 +175,7 @@ func (s *Sim) tokenByPassword(r *request) *answer {
 		audience = strings.TrimSuffix(strings.Fields(scope + " .default")[0], ".default")
 	}
 	audience = strings.TrimRight(audience, "/") + "/"
-	return ok(200, mustJSON(map[string]any{"token_type": "Bearer", "expires_in": 3600, "ext_expires_in": 3600, "access_token": s.issue(strings.ToLower(id), audience)}))
+	return ok(200, mustJSON(map[string]any{"token_type": "Bearer", "expires_in": 3600, "ext_expires_in": 3600, "access_token": s.issue(strings.ToLower(id), audience, r.skew())}))
 }
 
 // endpoints is the cloud metadata document: an array up to 2019-05-01, one object from 2022-09-01 on.

@@ -35,15 +35,26 @@ func (s *Sim) bucketLocked(r *request) (*bucket, string) {
 		return nil, ""
 	}
 	kind := bucketOf(r.method)
-	key := segs[1] + "|" + r.principal + "|" + kind
-	b, l, now := s.buckets[key], bucketLimits[kind], s.cfg.Now()
+	return s.fillBucketLocked(segs[1]+"|"+r.principal+"|"+kind, bucketLimits[kind]), segs[1]
+}
+
+// globalLocked is the bucket of all principals together: 15 times the size (FACTS 3, from recordings).
+func (s *Sim) globalLocked(sub, kind string) *bucket {
+	l := bucketLimits[kind]
+	return s.fillBucketLocked(sub+"||"+kind, limits{globalFactor * l.capacity, globalFactor * l.refill})
+}
+
+const globalFactor = 15
+
+func (s *Sim) fillBucketLocked(key string, l limits) *bucket {
+	b, now := s.buckets[key], s.cfg.Now()
 	if b == nil {
 		b = &bucket{tokens: l.capacity, at: now}
 		s.buckets[key] = b
 	}
 	b.tokens = math.Min(l.capacity, b.tokens+math.Max(0, now.Sub(b.at).Seconds())*l.refill)
 	b.at = now
-	return b, segs[1]
+	return b
 }
 
 // throttleLocked takes a token; without one, and where Config.Throttle is on, the request is refused.
@@ -52,29 +63,33 @@ func (s *Sim) throttleLocked(r *request) *armError {
 	if b == nil {
 		return nil
 	}
-	if b.tokens >= 1 {
+	kind := bucketOf(r.method)
+	all := s.globalLocked(sub, kind)
+	if b.tokens >= 1 && all.tokens >= 1 {
 		b.tokens--
+		all.tokens--
 		return nil
 	}
 	if !s.cfg.Throttle {
-		b.tokens = 0
+		b.tokens, all.tokens = max(0, b.tokens-1), max(0, all.tokens-1)
 		return nil
 	}
-	kind := bucketOf(r.method)
+	if all.tokens < 1 {
+		b = all
+	}
 	wait := int(math.Ceil((1 - b.tokens) / bucketLimits[kind].refill))
 	return throttled(kind[:len(kind)-1], sub, r.principal, strconv.Itoa(max(1, wait)))
 }
 
-// limitHeadersLocked shows what is left. Global limits are 15 times the individual ones.
+// limitHeadersLocked shows what is left.
 func (s *Sim) limitHeadersLocked(r *request, a *answer, now time.Time) {
-	b, _ := s.bucketLocked(r)
+	b, sub := s.bucketLocked(r)
 	if b == nil {
 		return
 	}
 	kind := bucketOf(r.method)
-	used := bucketLimits[kind].capacity - math.Floor(b.tokens)
 	a.header.Set("X-Ms-Ratelimit-Remaining-Subscription-"+strings.ToUpper(kind[:1])+kind[1:], strconv.Itoa(int(b.tokens)))
-	a.header.Set("X-Ms-Ratelimit-Remaining-Subscription-Global-"+strings.ToUpper(kind[:1])+kind[1:], strconv.Itoa(int(15*bucketLimits[kind].capacity-used)))
+	a.header.Set("X-Ms-Ratelimit-Remaining-Subscription-Global-"+strings.ToUpper(kind[:1])+kind[1:], strconv.Itoa(int(s.globalLocked(sub, kind).tokens)))
 }
 
 // graphWindow counts Resource Graph queries of one principal: 15 in 5 seconds (FACTS 3).
