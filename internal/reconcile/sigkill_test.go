@@ -60,11 +60,12 @@ func TestSIGKILL(t *testing.T) {
 	t.Parallel()
 	points := 1
 	if os.Getenv("CURFEW_LONG") != "" {
-		points = 12
+		points = 8
 	}
 	for range points {
 		n := 2 + rand.IntN(75)
 		t.Run(fmt.Sprintf("point-%03d", n), func(t *testing.T) {
+			t.Parallel() // they mostly wait
 			estate, _, _ := shared()
 			az, err := sim.New(sim.Config{Estate: estate})
 			if err != nil {
