@@ -28,25 +28,37 @@ type mark struct {
 	Dir    string `json:"dir"` // removed with the run
 }
 
-// begin makes a run's folder and takes its lock. The kernel gives the lock back when the process ends, however it does.
+// begin makes a run's folder and takes its lock. The kernel gives the lock back when the process ends, however it does. The folder gets
+// its name when it is locked, so that nobody takes a run that begins for a dead one.
 func begin(m mark) (id string, lock *os.File, err error) {
-	// Everybody may see that a run is there, and whose; only its owner may join.
-	if err := os.MkdirAll(runsDir, 0o755); err != nil {
-		return "", nil, err
-	}
 	var b [3]byte
 	_, _ = rand.Read(b[:]) // never fails
 	id = hex.EncodeToString(b[:])
-	if err := os.Mkdir(filepath.Join(runsDir, id), 0o755); err != nil {
+	young := "." + id
+	// Everybody may see that a run is there, and whose; only its owner may join.
+	for range 3 {
+		if err = os.MkdirAll(filepath.Join(runsDir, young, "private"), 0o755); !errors.Is(err, os.ErrNotExist) {
+			break // else another run has just removed the folder of all
+		}
+	}
+	if err == nil {
+		err = os.Chmod(filepath.Join(runsDir, young, "private"), 0o700)
+	}
+	if err != nil {
 		return "", nil, err
 	}
-	if err := os.Mkdir(filepath.Dir(socketOf(id)), 0o700); err != nil {
+	if lock, err = take(young); err != nil {
 		return "", nil, err
 	}
-	if lock, err = take(id); err == nil {
-		err = writeMark(id, m)
+	if err = writeMark(young, m); err == nil {
+		err = os.Rename(filepath.Join(runsDir, young), filepath.Join(runsDir, id))
 	}
-	return id, lock, err
+	if err != nil {
+		_ = lock.Close()
+		_ = os.RemoveAll(filepath.Join(runsDir, young))
+		return "", nil, err
+	}
+	return id, lock, nil
 }
 
 func socketOf(id string) string { return filepath.Join(runsDir, id, "private", "socket") }
@@ -116,6 +128,9 @@ func Clean(ctx context.Context) (removed []string, err error) {
 	entries, _ := os.ReadDir(runsDir)
 	var errs []error
 	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), ".") {
+			continue // it begins
+		}
 		lock, err := take(e.Name())
 		if err != nil {
 			continue // it lives
