@@ -153,7 +153,7 @@ func (raw *resources) addRow(row json.RawMessage) error {
 		return put(raw.bastions, head.ID, row)
 	case kindNSG:
 		var n azure.NSG
-		if err := json.Unmarshal(row, &n); err != nil {
+		if err := n.UnmarshalJSON(row); err != nil { // by way of json.Unmarshal it would go over the text twice more
 			return err
 		}
 		n.Etag, n.Raw = "", nil // a cache's row must not be written back
