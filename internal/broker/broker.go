@@ -85,6 +85,7 @@ type Broker struct {
 	storeErr  string
 	azureErr  string
 	lastSweep time.Time
+	renewed   []string // places where a grant was lengthened; the rule's name still carries the old end
 	locks     sync.Map // VM key -> chan struct{}: one change of a machine's protection at a time
 }
 

@@ -154,6 +154,7 @@ func (b *Broker) spool(e audit.Entry) {
 type Work struct {
 	Open   []access.Grant // due to be opened
 	Shut   []string       // places that hold something that must go
+	Renew  []string       // places where a grant was lengthened
 	Next   time.Time      // when to look again at the latest; zero: nothing is known to come
 	NoOpen string         // why nothing may open
 }
@@ -164,6 +165,9 @@ func (b *Broker) Tick(ctx context.Context) Work {
 	now := b.Now()
 	due, over, late, retry, forced, next := b.index.plan(now)
 	w := Work{Next: next, NoOpen: b.Hold()}
+	b.mu.Lock()
+	w.Renew, b.renewed = b.renewed, nil
+	b.mu.Unlock()
 	var moves []Move
 	for id, ev := range forced { // first: what a person did before the end is not taken for the end
 		moves = append(moves, Move{ID: id, Event: ev})

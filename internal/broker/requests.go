@@ -423,6 +423,16 @@ func (b *Broker) review(ctx context.Context, c access.Caller, id access.RequestI
 		return access.Request{}, b.refuse(ctx, c, action, string(id), err)
 	}
 	if len(grants) > 0 {
+		// Whoever goes by the rule's name, a sweep without a database for one, shuts it at the end that stands there.
+		if out.Extends != "" {
+			b.mu.Lock()
+			for _, g := range grants {
+				for _, p := range g.Places {
+					b.renewed = append(b.renewed, p.ID)
+				}
+			}
+			b.mu.Unlock()
+		}
 		b.enf.Wake()
 	}
 	return out, nil

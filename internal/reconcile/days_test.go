@@ -126,6 +126,27 @@ func TestExtend(t *testing.T) {
 	})
 }
 
+// An extension is written at once, not with the next sweep: until it is, the rule's name carries the old end, and a sweep without a
+// database would shut it there.
+func TestExtendAtOnce(t *testing.T) {
+	bubble(t, bt.Options{SweepEvery: time.Hour}, func(t *testing.T, s *bt.Stack) {
+		s.Protect("web-01")
+		group := s.Machine("web-01").NSGs()[0]
+		g := s.Open(bt.Requester, "web-01", time.Hour)
+		r, err := s.Broker.Extend(t.Context(), bt.Requester, g.ID, 30*time.Minute, "", "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Broker.Approve(t.Context(), bt.Approver, r.ID, broker.ReviewInput{}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(3 * time.Second)
+		if n := s.Allows(group); len(n) != 1 || !strings.Contains(n[0], s.Grant(g.ID).EndsAt.UTC().Format("20060102T150405Z")) {
+			t.Errorf("extended to %s, and three seconds later the rules are %v", s.Grant(g.ID).EndsAt, n)
+		}
+	})
+}
+
 // Drift: a deny of ours comes back at once; an allow is put back once, and revoked when it is removed again.
 func TestDrift(t *testing.T) {
 	bubble(t, bt.Options{}, func(t *testing.T, s *bt.Stack) {

@@ -181,6 +181,9 @@ func (r *Reconciler) step(ctx context.Context) (wait time.Duration) {
 	for _, id := range w.Shut {
 		r.mark(id, true, nil)
 	}
+	for _, id := range w.Renew {
+		r.mark(id, false, nil)
+	}
 	together := inventory.Together(ctx)
 	for _, g := range w.Open {
 		r.open(together, g, now)
