@@ -23,7 +23,7 @@ func (s *Sim) machineActionLocked(r *request, res *resource, t target, verb stri
 	if ae := s.busyLocked(res); ae != nil {
 		return ae.answer()
 	}
-	props := object(res.body, "properties")
+	props := object(res.doc(), "properties")
 	switch verb {
 	case "generalize":
 		return ok(200, nil)
@@ -101,7 +101,7 @@ func (s *Sim) adminRulesLocked(vnet *resource) []byte {
 		if r.gone || !strings.HasPrefix(r.key, vnet.key+"/") {
 			continue
 		}
-		list, _ := object(r.body, "properties")["value"].([]any)
+		list, _ := object(r.doc(), "properties")["value"].([]any)
 		value = append(value, list...)
 	}
 	return mustJSON(map[string]any{"value": value, "skipToken": ""})

@@ -557,8 +557,8 @@ func (s *Sim) putGroupLocked(r *request, t target, g *resource) *answer {
 	status := 200
 	if g == nil {
 		status = 201
-	} else if !sameLocation(text(g.body, "location"), text(body, "location")) {
-		return (&armError{Status: 409, Code: "InvalidResourceGroupLocation", Message: "Invalid resource group location '" + text(body, "location") + "'. The Resource group already exists in location '" + text(g.body, "location") + "'."}).answer()
+	} else if !sameLocation(text(g.doc(), "location"), text(body, "location")) {
+		return (&armError{Status: 409, Code: "InvalidResourceGroupLocation", Message: "Invalid resource group location '" + text(body, "location") + "'. The Resource group already exists in location '" + text(g.doc(), "location") + "'."}).answer()
 	}
 	g = s.containerLocked(t.canonical(), body)
 	s.writes[g.key]++

@@ -21,7 +21,7 @@ func withoutInstanceView(body map[string]any) map[string]any {
 // instanceViewLocked is the VM's stored instance view, or one made from the power state that Resource Graph reported; a VM of which
 // nothing is known runs.
 func (s *Sim) instanceViewLocked(r *resource) map[string]any {
-	props := object(r.body, "properties")
+	props := object(r.doc(), "properties")
 	if v := object(props, "instanceView"); v != nil {
 		return v
 	}
@@ -42,8 +42,7 @@ func powerCode(view map[string]any) string {
 }
 
 func (s *Sim) withInstanceViewLocked(r *resource) []byte {
-	s.rawLocked(r)
-	b := maps.Clone(withoutInstanceView(r.body))
+	b := maps.Clone(withoutInstanceView(s.stampedLocked(r)))
 	p := maps.Clone(object(b, "properties"))
 	p["instanceView"] = s.instanceViewLocked(r)
 	b["properties"] = p
@@ -51,7 +50,7 @@ func (s *Sim) withInstanceViewLocked(r *resource) []byte {
 }
 
 func (s *Sim) setPowerLocked(r *resource, power string) {
-	body := maps.Clone(r.body)
+	body := maps.Clone(r.doc())
 	props := maps.Clone(object(body, "properties"))
 	delete(props, "extended")
 	props["instanceView"] = instanceView(power, s.nowLocked())

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"io"
+	"iter"
 	"slices"
 	"strings"
 )
@@ -12,20 +14,17 @@ import (
 // apart, under their own ids; subscriptions and groups that no resource describes are made up from the ids. Operations, request counts
 // and quotas start anew, faults and the clock stay. On an error nothing has changed. A resource that was dumped while a write was
 // running is loaded as Succeeded.
-func (s *Sim) Load(estate []byte) error {
-	dec := json.NewDecoder(bytes.NewReader(estate))
+func (s *Sim) Load(estate []byte) error { return s.LoadFrom(bytes.NewReader(estate)) }
+
+// LoadFrom is Load of what in gives, resource by resource: of a large estate nothing but the estate itself need be in memory.
+func (s *Sim) LoadFrom(in io.Reader) error {
+	dec := json.NewDecoder(in)
 	dec.UseNumber()
-	var file struct {
-		Resources []map[string]any `json:"resources"`
-	}
-	if err := dec.Decode(&file); err != nil {
-		return fmt.Errorf("reading the estate: %w", err)
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	old := s.world
 	s.world = newWorld()
-	if err := s.loadLocked(file.Resources); err != nil {
+	if err := s.loadLocked(resourcesOf(dec)); err != nil {
 		s.world = old
 		return err
 	}
@@ -33,13 +32,70 @@ func (s *Sim) Load(estate []byte) error {
 	return nil
 }
 
-func (s *Sim) loadLocked(bodies []map[string]any) error {
+// resourcesOf are the elements of the field resources, or the error in the way.
+func resourcesOf(dec *json.Decoder) iter.Seq2[map[string]any, error] {
+	return func(yield func(map[string]any, error) bool) {
+		fail := func(err error) { yield(nil, fmt.Errorf("reading the estate: %w", err)) }
+		want := func(d json.Delim) bool {
+			t, err := dec.Token()
+			if err == nil && t != d {
+				err = fmt.Errorf("want {\"resources\":[...]}, got %v", t)
+			}
+			if err != nil {
+				fail(err)
+			}
+			return err == nil
+		}
+		if !want('{') {
+			return
+		}
+		for dec.More() {
+			name, err := dec.Token()
+			if err != nil {
+				fail(err)
+				return
+			}
+			if name != "resources" {
+				var skip json.RawMessage
+				if err := dec.Decode(&skip); err != nil {
+					fail(err)
+					return
+				}
+				continue
+			}
+			if !want('[') {
+				return
+			}
+			for dec.More() {
+				var body map[string]any
+				if err := dec.Decode(&body); err != nil {
+					fail(err)
+					return
+				}
+				if !yield(body, nil) {
+					return
+				}
+			}
+			if !want(']') {
+				return
+			}
+		}
+		want('}')
+	}
+}
+
+func (s *Sim) loadLocked(bodies iter.Seq2[map[string]any, error]) error {
 	type part struct {
 		t    target
 		body map[string]any
 	}
+	i := -1
 	var apart []part
-	for i, body := range bodies {
+	for body, err := range bodies {
+		if err != nil {
+			return err
+		}
+		i++
 		id := text(body, "id")
 		t, err := parsePath(id)
 		if err != nil || id == "" || (t.ns != "" && t.collection()) || t.sub == "" {
@@ -112,7 +168,7 @@ func (s *Sim) containersOfLocked(r *resource) {
 	group := target{scope: sub.scope + "/resourceGroups/" + r.t.group, sub: r.t.sub, group: r.t.group}
 	if s.all[group.key()] == nil {
 		body := map[string]any{}
-		if loc := text(r.body, "location"); loc != "" {
+		if loc := text(r.doc(), "location"); loc != "" {
 			body["location"] = loc
 		}
 		s.containerLocked(group, body)
@@ -160,8 +216,7 @@ func (s *Sim) containerLocked(t target, body map[string]any) *resource {
 			body["properties"] = map[string]any{"managementGroupAncestorsChain": chain}
 		}
 	}
-	r.body = body
-	r.dirty()
+	r.setDoc(body)
 	return r
 }
 
@@ -178,9 +233,11 @@ func (s *Sim) Dump() []byte {
 			buf.WriteByte(',')
 		}
 		buf.WriteByte('\n')
-		raw := s.rawLocked(r)
+		var raw []byte
 		if r.typeKey == typeVM || r.typeKey == typeVMSSVM {
-			raw = mustJSON(r.body) // with the instance view; rendering has just stamped the body
+			raw = mustJSON(s.stampedLocked(r)) // with the instance view
+		} else {
+			raw = s.rawLocked(r)
 		}
 		buf.Write(raw)
 	}

@@ -25,9 +25,9 @@ func fillSKU(body map[string]any) {
 // all are used.
 func (s *Sim) publicAddressLocked() string {
 	used := map[any]bool{}
-	for _, r := range s.byType[typePIP] {
+	for _, r := range s.byType[typePIP][max(0, len(s.byType[typePIP])-1000):] { // in a large estate all are used anyway
 		if !r.gone {
-			used[object(r.body, "properties")["ipAddress"]] = true
+			used[object(r.doc(), "properties")["ipAddress"]] = true
 		}
 	}
 	for i := 200; i < 255; i++ {
@@ -68,7 +68,7 @@ func (s *Sim) freeAddressLocked(subnet string, v6 bool, taken map[string]bool) s
 	for o := range s.refs[strings.ToLower(subnet)] {
 		nic, _, _ := strings.Cut(strings.ToLower(o.id), "/ipconfigurations/")
 		if r := s.all[nic]; r != nil {
-			for _, c := range objects(object(r.body, "properties"), "ipConfigurations") {
+			for _, c := range objects(object(r.doc(), "properties"), "ipConfigurations") {
 				used[text(object(c, "properties"), "privateIPAddress")] = true
 			}
 		}
@@ -114,7 +114,7 @@ func (s *Sim) serverFieldsLocked(probe, old *resource, body map[string]any, mode
 	}
 	var oldProps map[string]any
 	if old != nil {
-		oldProps = object(old.body, "properties")
+		oldProps = object(old.doc(), "properties")
 	}
 	own := func(field string, fresh func() any) {
 		_, sent := props[field]

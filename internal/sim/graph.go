@@ -41,7 +41,10 @@ func (s *Sim) graphRowLocked(r *resource, v view) (row, bool) {
 			return r.id, true
 		case "name":
 			if r.typeKey == typeSub {
-				return r.body["displayName"], true
+				return r.doc()["displayName"], true
+			}
+			if r.typeKey != typeVMSSVM && r.t.ns != "" { // most, and without a look at the body
+				return r.t.name(), true
 			}
 			return tree(r)["name"], true
 		case "type":
@@ -107,7 +110,7 @@ func (s *Sim) graphScopeLocked(subscriptions, groups []string) (map[string]bool,
 		known := strings.EqualFold(mg, TenantID)
 		for _, sub := range s.byType[typeSub] {
 			in := strings.EqualFold(mg, TenantID)
-			for _, a := range objects(object(sub.body, "properties"), "managementGroupAncestorsChain") {
+			for _, a := range objects(object(sub.doc(), "properties"), "managementGroupAncestorsChain") {
 				in = in || strings.EqualFold(text(a, "name"), mg)
 			}
 			if in && !sub.gone {

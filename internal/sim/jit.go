@@ -68,7 +68,7 @@ func (s *Sim) jitLocked(r *request, t target) *answer {
 			return ok(204, nil)
 		}
 		s.syncDeniesLocked(res, nil)
-		for _, q := range objects(object(res.body, "properties"), "requests") {
+		for _, q := range objects(object(res.doc(), "properties"), "requests") {
 			for _, vm := range objects(q, "virtualMachines") {
 				for _, port := range objects(vm, "ports") {
 					s.dropAllowLocked(res, text(vm, "id"), port)
@@ -174,8 +174,8 @@ func (s *Sim) putJITLocked(r *request, t target, res *resource) *answer {
 		if m == nil {
 			return badRequest("VirtualMachineNotFound", "The virtual machine '%s' was not found.", id).answer()
 		}
-		if !sameLocation(text(m.body, "location"), t.names[0]) {
-			return badRequest("InvalidInputJson", "The virtual machine '%s' is in '%s', the policy in '%s'.", id, text(m.body, "location"), t.names[0]).answer()
+		if !sameLocation(text(m.doc(), "location"), t.names[0]) {
+			return badRequest("InvalidInputJson", "The virtual machine '%s' is in '%s', the policy in '%s'.", id, text(m.doc(), "location"), t.names[0]).answer()
 		}
 		if len(t.name())+len(vt.name()) > maxJITName {
 			return badRequest("InvalidInputJson", "The names of policy '%s' and virtual machine '%s' are longer than %d characters together.", t.name(), vt.name(), maxJITName).answer()
@@ -206,7 +206,7 @@ func (s *Sim) putJITLocked(r *request, t target, res *resource) *answer {
 	}
 	requests := []any{}
 	if res != nil {
-		requests, _ = object(res.body, "properties")["requests"].([]any)
+		requests, _ = object(res.doc(), "properties")["requests"].([]any)
 	}
 	kind := text(body, "kind")
 	if kind == "" {
@@ -228,12 +228,12 @@ func (s *Sim) pathOfLocked(vm *resource) (nsgs []*resource, addresses []string) 
 			nsgs = append(nsgs, g)
 		}
 	}
-	for _, n := range objects(object(object(vm.body, "properties"), "networkProfile"), "networkInterfaces") {
+	for _, n := range objects(object(object(vm.doc(), "properties"), "networkProfile"), "networkInterfaces") {
 		nic := s.all[strings.ToLower(text(n, "id"))]
 		if nic == nil {
 			continue
 		}
-		props := object(nic.body, "properties")
+		props := object(nic.doc(), "properties")
 		add(refID(props, "networkSecurityGroup"))
 		for _, c := range objects(props, "ipConfigurations") {
 			p := object(c, "properties")
@@ -258,7 +258,7 @@ func (s *Sim) subnetOfLocked(id string) map[string]any {
 	if vnet == nil {
 		return nil
 	}
-	for _, sub := range objects(object(vnet.body, "properties"), "subnets") {
+	for _, sub := range objects(object(vnet.doc(), "properties"), "subnets") {
 		if strings.EqualFold(text(sub, "name"), t.name()) {
 			return sub
 		}
@@ -341,7 +341,7 @@ func (s *Sim) ofPolicyLocked(policy *resource, x *rule) bool {
 		if other.gone || other == policy || !strings.EqualFold(other.t.name(), policy.t.name()) || !strings.EqualFold(other.t.sub, policy.t.sub) {
 			continue
 		}
-		for _, v := range objects(object(other.body, "properties"), "virtualMachines") {
+		for _, v := range objects(object(other.doc(), "properties"), "virtualMachines") {
 			if vm := s.all[strings.ToLower(text(v, "id"))]; vm != nil && strings.HasSuffix(text(x.props, "description"), "of VM '"+vm.t.name()+"'.") {
 				if _, addresses := s.pathOfLocked(vm); slices.Contains(addresses, text(x.props, "destinationAddressPrefix")) {
 					return false
@@ -414,7 +414,7 @@ func (s *Sim) initiateLocked(r *request, policy *resource) *answer {
 	for _, q := range asked {
 		id := text(q, "id")
 		var of map[string]any
-		for _, v := range objects(object(policy.body, "properties"), "virtualMachines") {
+		for _, v := range objects(object(policy.doc(), "properties"), "virtualMachines") {
 			if strings.EqualFold(text(v, "id"), id) {
 				of = v
 			}
@@ -531,7 +531,7 @@ func sameSources(p map[string]any, sources []string) bool {
 // changePolicyLocked gives a policy new properties; nested values must be replaced, not changed.
 func (s *Sim) changePolicyLocked(policy *resource, change func(props map[string]any)) {
 	s.remember(policy)
-	body, props := maps.Clone(policy.body), maps.Clone(object(policy.body, "properties"))
+	body, props := maps.Clone(policy.doc()), maps.Clone(object(policy.doc(), "properties"))
 	change(props)
 	body["properties"] = props
 	s.setBodyLocked(policy, body, nil, policy.kept)
@@ -539,7 +539,7 @@ func (s *Sim) changePolicyLocked(policy *resource, change func(props map[string]
 
 // endRequestsLocked revokes the open ports for which reason gives one, and closes what they had opened.
 func (s *Sim) endRequestsLocked(policy *resource, reason func(vm string, port map[string]any) string) {
-	props, _ := cloneJSON(object(policy.body, "properties")).(map[string]any)
+	props, _ := cloneJSON(object(policy.doc(), "properties")).(map[string]any)
 	ended := false
 	for _, q := range objects(props, "requests") {
 		for _, vm := range objects(q, "virtualMachines") {
@@ -606,7 +606,7 @@ func (s *Sim) expireAtLocked(policyKey string, end time.Time) {
 			}
 			return "Expired"
 		})
-		for _, q := range objects(object(policy.body, "properties"), "requests") {
+		for _, q := range objects(object(policy.doc(), "properties"), "requests") {
 			for _, vm := range objects(q, "virtualMachines") {
 				for _, p := range objects(vm, "ports") {
 					t, err := time.Parse(time.RFC3339Nano, text(p, "endTimeUtc"))
@@ -623,7 +623,7 @@ func (s *Sim) expireAtLocked(policyKey string, end time.Time) {
 // resumeJITLocked schedules the ends of the requests that an estate holds.
 func (s *Sim) resumeJITLocked() {
 	for _, policy := range s.byType[typeJIT] {
-		for _, q := range objects(object(policy.body, "properties"), "requests") {
+		for _, q := range objects(object(policy.doc(), "properties"), "requests") {
 			for _, vm := range objects(q, "virtualMachines") {
 				for _, p := range objects(vm, "ports") {
 					if t, err := time.Parse(time.RFC3339Nano, text(p, "endTimeUtc")); err == nil && text(p, "status") == "Initiated" {

@@ -90,7 +90,7 @@ func (s *Sim) validateVNet(r *resource, props map[string]any) *armError {
 		if remote == nil || remote.key == r.key {
 			continue // an earlier peering keeps its place when the other side has gone; a new one is refused with the references
 		}
-		for _, v := range stringList(object(object(remote.body, "properties"), "addressSpace"), "addressPrefixes") {
+		for _, v := range stringList(object(object(remote.doc(), "properties"), "addressSpace"), "addressPrefixes") {
 			if p, err := netip.ParsePrefix(v); err == nil && slices.ContainsFunc(space, p.Overlaps) {
 				return badRequest("VnetAddressSpacesOverlap", "Cannot create or update peering %s/virtualNetworkPeerings/%s. Virtual networks %s and %s cannot be peered because their address spaces overlap.", r.id, text(peer, "name"), r.id, remote.id)
 			}
@@ -175,7 +175,7 @@ func (s *Sim) validateAddresses(r *resource, props map[string]any) *armError {
 			if other == nil || other.key == r.key {
 				continue
 			}
-			for _, oc := range objects(object(other.body, "properties"), "ipConfigurations") {
+			for _, oc := range objects(object(other.doc(), "properties"), "ipConfigurations") {
 				if strings.EqualFold(text(oc, "name"), config) && text(object(oc, "properties"), "privateIPAddress") == want {
 					return badRequest("PrivateIPAddressInUse", "IP configuration %s/ipConfigurations/%s is using the private IP address %s which is already allocated to resource %s.", r.id, text(c, "name"), want, o.id)
 				}
@@ -215,7 +215,7 @@ func validateFirewall(r *resource, props map[string]any) *armError {
 }
 
 func peerings(vnet *resource) []map[string]any {
-	return objects(object(vnet.body, "properties"), "virtualNetworkPeerings")
+	return objects(object(vnet.doc(), "properties"), "virtualNetworkPeerings")
 }
 
 func peersWith(a, b *resource) bool {
@@ -245,7 +245,7 @@ func (s *Sim) fillPeerings(probe *resource, props map[string]any) {
 		default:
 			p["peeringState"] = "Initiated"
 		}
-		space := cloneJSON(object(object(remote.body, "properties"), "addressSpace"))
+		space := cloneJSON(object(object(remote.doc(), "properties"), "addressSpace"))
 		p["remoteAddressSpace"], p["remoteVirtualNetworkAddressSpace"] = space, cloneJSON(space)
 	}
 }
@@ -267,7 +267,7 @@ func (s *Sim) peersChangedLocked(vnet *resource, before map[string]any) {
 		if !vnet.gone && peersWith(vnet, remote) {
 			state = "Connected"
 		}
-		body, _ := cloneJSON(remote.body).(map[string]any)
+		body, _ := cloneJSON(remote.doc()).(map[string]any)
 		changed := false
 		for _, p := range objects(object(body, "properties"), "virtualNetworkPeerings") {
 			props := object(p, "properties")
@@ -296,7 +296,7 @@ func (s *Sim) virtualNetworkTagLocked(vnet *resource) []string {
 		}
 	}
 	space := func(v *resource) []string {
-		return stringList(object(object(v.body, "properties"), "addressSpace"), "addressPrefixes")
+		return stringList(object(object(v.doc(), "properties"), "addressSpace"), "addressPrefixes")
 	}
 	add(space(vnet))
 	add(s.onPremisesLocked(vnet))
@@ -317,21 +317,21 @@ func (s *Sim) virtualNetworkTagLocked(vnet *resource) []string {
 // onPremisesLocked are the prefixes behind the connections of the gateways in a network.
 func (s *Sim) onPremisesLocked(vnet *resource) (out []string) {
 	for _, gw := range s.byType[typeGateway] {
-		if gw.gone || !slices.ContainsFunc(objects(object(gw.body, "properties"), "ipConfigurations"), func(c map[string]any) bool {
+		if gw.gone || !slices.ContainsFunc(objects(object(gw.doc(), "properties"), "ipConfigurations"), func(c map[string]any) bool {
 			return strings.HasPrefix(strings.ToLower(refID(object(c, "properties"), "subnet")), vnet.key+"/subnets/")
 		}) {
 			continue
 		}
 		for _, conn := range s.byType[typeConn] {
-			p := object(conn.body, "properties")
+			p := object(conn.doc(), "properties")
 			if conn.gone || !strings.EqualFold(refID(p, "virtualNetworkGateway1"), gw.id) {
 				continue
 			}
 			if local := s.all[strings.ToLower(refID(p, "localNetworkGateway2"))]; local != nil {
-				out = append(out, stringList(object(object(local.body, "properties"), "localNetworkAddressSpace"), "addressPrefixes")...)
+				out = append(out, stringList(object(object(local.doc(), "properties"), "localNetworkAddressSpace"), "addressPrefixes")...)
 			}
 		}
-		p := object(object(object(gw.body, "properties"), "vpnClientConfiguration"), "vpnClientAddressPool")
+		p := object(object(object(gw.doc(), "properties"), "vpnClientConfiguration"), "vpnClientAddressPool")
 		out = append(out, stringList(p, "addressPrefixes")...)
 	}
 	return out
@@ -379,7 +379,7 @@ func internet(out []string) []string {
 // of that call and with the tags expanded that follow from the estate (FACTS 2.3, recorded). Other tags stand without prefixes, because
 // their lists are Azure's.
 func (s *Sim) effectiveLocked(r *request, nic *resource) *answer {
-	props := object(nic.body, "properties")
+	props := object(nic.doc(), "properties")
 	var vm *resource
 	for o := range s.refs[nic.key] {
 		if o.field == "virtualMachine" {
@@ -494,7 +494,7 @@ func effectiveRule(name string, p map[string]any, tags map[string][]string, used
 
 // vnetInUseLocked names what keeps a network from being deleted.
 func (s *Sim) vnetInUseLocked(vnet *resource) *armError {
-	for _, sub := range objects(object(vnet.body, "properties"), "subnets") {
+	for _, sub := range objects(object(vnet.doc(), "properties"), "subnets") {
 		key := vnet.key + "/subnets/" + strings.ToLower(text(sub, "name"))
 		for o := range s.refs[key] {
 			return badRequest("InUseSubnetCannotBeDeleted", "Subnet %s is in use by %s and cannot be deleted. In order to delete the subnet, delete all the resources within the subnet. See aka.ms/deletesubnet.", text(sub, "name"), o.id)

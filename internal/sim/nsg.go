@@ -283,18 +283,18 @@ func (r *resource) renderRule(x *rule) []byte {
 }
 
 func (s *Sim) renderNSGLocked(r *resource) []byte {
-	props := object(r.body, "properties")
+	props := object(r.doc(), "properties")
 	delete(props, "provisioningState")
 	s.backRefsLocked(r, r.key, props, backFields[typeNSG]...)
 	var b bytes.Buffer
 	b.Grow(2048 + 700*len(r.rules))
 	b.WriteByte('{')
 	for _, f := range []string{"name", "id", "type", "location", "tags"} {
-		if v, ok := r.body[f]; ok {
+		if v, ok := r.doc()[f]; ok {
 			fmt.Fprintf(&b, "%q:%s,", f, mustJSON(v))
 		}
 	}
-	for f, v := range sortedFields(r.body) {
+	for f, v := range sortedFields(r.doc()) {
 		switch f {
 		case "name", "id", "type", "location", "tags", "etag", "properties":
 		default:

@@ -38,7 +38,7 @@ const opsKept = 20000
 func (s *Sim) newOperationLocked(r *request, res *resource, t target, verb string) *operation {
 	loc := "westeurope"
 	if res != nil {
-		if l := text(res.body, "location"); l != "" {
+		if l := text(res.doc(), "location"); l != "" {
 			loc = strings.ToLower(strings.ReplaceAll(l, " ", ""))
 		}
 	}

@@ -75,7 +75,7 @@ func (s *Sim) rolesOn(principal string) bool {
 	for _, a := range s.byType[typeAssignment] {
 		if !a.gone {
 			on = true
-			own = own || strings.EqualFold(text(object(a.body, "properties"), "principalId"), principal)
+			own = own || strings.EqualFold(text(object(a.doc(), "properties"), "principalId"), principal)
 		}
 	}
 	return on && (own || !strings.EqualFold(principal, ClientID))
@@ -87,7 +87,7 @@ func (s *Sim) knownLocked(principal string) bool {
 		return true
 	}
 	return slices.ContainsFunc(s.byType[typeAssignment], func(a *resource) bool {
-		return !a.gone && strings.EqualFold(text(object(a.body, "properties"), "principalId"), principal)
+		return !a.gone && strings.EqualFold(text(object(a.doc(), "properties"), "principalId"), principal)
 	})
 }
 
@@ -105,7 +105,7 @@ func (s *Sim) roleLocked(id string) (role, bool) {
 	}
 	for _, d := range s.byType[typeRole] {
 		if !d.gone && strings.EqualFold(d.t.name(), guid) {
-			props := object(d.body, "properties")
+			props := object(d.doc(), "properties")
 			out := role{guid: guid, name: text(props, "roleName"), description: text(props, "description")}
 			for _, p := range objects(props, "permissions") {
 				out.actions = append(out.actions, stringList(p, "actions")...)
@@ -120,7 +120,7 @@ func (s *Sim) roleLocked(id string) (role, bool) {
 // mayLocked tells whether a principal may do something at a scope (an id in lower case).
 func (s *Sim) mayLocked(principal, action, scope string) bool {
 	for _, a := range s.byType[typeAssignment] {
-		props := object(a.body, "properties")
+		props := object(a.doc(), "properties")
 		if a.gone || !strings.EqualFold(text(props, "principalId"), principal) || !within(scope, a.t.scope) {
 			continue
 		}
@@ -134,7 +134,7 @@ func (s *Sim) mayLocked(principal, action, scope string) bool {
 // seesLocked: a subscription or group is listed to whom anything is assigned at it, above it or below it.
 func (s *Sim) seesLocked(principal, key string) bool {
 	return slices.ContainsFunc(s.byType[typeAssignment], func(a *resource) bool {
-		return !a.gone && strings.EqualFold(text(object(a.body, "properties"), "principalId"), principal) &&
+		return !a.gone && strings.EqualFold(text(object(a.doc(), "properties"), "principalId"), principal) &&
 			(within(key, a.t.scope) || within(strings.ToLower(a.t.scope), key))
 	})
 }
@@ -290,7 +290,7 @@ func (s *Sim) roleDefinitionsLocked(r *request, t target) *answer {
 			}
 		}
 		for _, d := range s.byType[typeRole] {
-			if !d.gone && d.t.sub == t.sub && (name == "" || text(object(d.body, "properties"), "roleName") == name) && !strings.EqualFold(kind, "BuiltInRole") {
+			if !d.gone && d.t.sub == t.sub && (name == "" || text(object(d.doc(), "properties"), "roleName") == name) && !strings.EqualFold(kind, "BuiltInRole") {
 				value = append(value, s.treeLocked(d))
 			}
 		}
@@ -316,7 +316,7 @@ func (s *Sim) roleDefinitionsLocked(r *request, t target) *answer {
 			return ok(204, nil)
 		}
 		if slices.ContainsFunc(s.byType[typeAssignment], func(a *resource) bool {
-			return !a.gone && strings.HasSuffix(strings.ToLower(text(object(a.body, "properties"), "roleDefinitionId")), "/"+strings.ToLower(t.name()))
+			return !a.gone && strings.HasSuffix(strings.ToLower(text(object(a.doc(), "properties"), "roleDefinitionId")), "/"+strings.ToLower(t.name()))
 		}) {
 			return badRequest("RoleDefinitionHasAssignments", "There are existing role assignments referencing role (code: RoleDefinitionHasAssignments).").answer()
 		}
@@ -369,7 +369,7 @@ func (s *Sim) roleAssignmentsLocked(r *request, t target) *answer {
 		}
 		return s.pageWhereLocked(r, []string{typeAssignment}, "", view{}, func(a *resource) bool {
 			up, down := within(here, a.t.scope), within(strings.ToLower(a.t.scope), here)
-			return (up || down && !only) && (principal == "" || strings.EqualFold(text(object(a.body, "properties"), "principalId"), principal))
+			return (up || down && !only) && (principal == "" || strings.EqualFold(text(object(a.doc(), "properties"), "principalId"), principal))
 		})
 	}
 	res := s.all[t.key()]
@@ -405,7 +405,7 @@ func (s *Sim) roleAssignmentsLocked(r *request, t target) *answer {
 		return (&armError{Status: 409, Code: "RoleAssignmentUpdateNotPermitted", Message: "Tenant ID, application ID, principal ID, and scope are not allowed to be updated."}).answer()
 	}
 	for _, a := range s.byType[typeAssignment] {
-		p := object(a.body, "properties")
+		p := object(a.doc(), "properties")
 		if !a.gone && strings.EqualFold(a.t.scope, t.scope) && strings.EqualFold(text(p, "principalId"), who) && lastSegment(text(p, "roleDefinitionId")) == lastSegment(what) {
 			return (&armError{Status: 409, Code: "RoleAssignmentExists", Message: "The role assignment already exists."}).answer()
 		}

@@ -65,7 +65,7 @@ func collectRefs(r *resource) []outRef {
 			out = append(out, outRef{strings.ToLower(id), ref{field, plural, self}})
 		}
 	}
-	props := object(r.body, "properties")
+	props := object(r.doc(), "properties")
 	switch {
 	case strings.HasSuffix(r.typeKey, "/networkinterfaces"):
 		add(refID(props, "networkSecurityGroup"), "networkInterfaces", true, r.id)
@@ -88,6 +88,7 @@ func collectRefs(r *resource) []outRef {
 			}
 		}
 	case r.typeKey == typeVM:
+		add(refID(props, "virtualMachineScaleSet"), "virtualMachines", true, r.id)
 		for _, n := range objects(object(props, "networkProfile"), "networkInterfaces") {
 			add(text(n, "id"), "virtualMachine", false, r.id)
 		}

@@ -22,7 +22,7 @@ const (
 )
 
 func flexible(set *resource) bool {
-	return strings.EqualFold(text(object(set.body, "properties"), "orchestrationMode"), "Flexible")
+	return strings.EqualFold(text(object(set.doc(), "properties"), "orchestrationMode"), "Flexible")
 }
 
 func capacity(set map[string]any) int {
@@ -40,10 +40,10 @@ func model(set map[string]any) []byte {
 func validateScaleSet(r *resource, body map[string]any) *armError {
 	props := object(body, "properties")
 	profile := object(props, "virtualMachineProfile")
-	eventsPolicy(props, object(r.body, "properties"))
+	eventsPolicy(props, object(r.doc(), "properties"))
 	var old, oldProps map[string]any
-	if r.body != nil {
-		old, oldProps = r.body, object(r.body, "properties")
+	if r.doc() != nil {
+		old, oldProps = r.doc(), object(r.doc(), "properties")
 	}
 	mode := text(props, "orchestrationMode")
 	if mode == "" {
@@ -121,13 +121,13 @@ func oneOf(field string, v *string, values ...string) *armError {
 // scaleSetWrittenLocked is what follows when a write of a set has come to its end: instances are made or removed, and the new model
 // reaches them as the upgrade policy says.
 func (s *Sim) scaleSetWrittenLocked(set *resource, before map[string]any) {
-	if before == nil || capacity(before) != capacity(set.body) {
+	if before == nil || capacity(before) != capacity(set.doc()) {
 		s.scaleLocked(set)
 	}
-	if before == nil || bytes.Equal(model(before), model(set.body)) {
+	if before == nil || bytes.Equal(model(before), model(set.doc())) {
 		return
 	}
-	mode := text(object(object(set.body, "properties"), "upgradePolicy"), "mode")
+	mode := text(object(object(set.doc(), "properties"), "upgradePolicy"), "mode")
 	for _, vm := range s.instancesLocked(set) {
 		if mode == "Manual" || mode == "" {
 			s.latestLocked(vm, false)
@@ -140,11 +140,12 @@ func (s *Sim) scaleSetWrittenLocked(set *resource, before map[string]any) {
 // instancesLocked are the machines of a set, in order of creation.
 func (s *Sim) instancesLocked(set *resource) (out []*resource) {
 	if flexible(set) {
-		for _, r := range s.byType[typeVM] {
-			if !r.gone && strings.EqualFold(refID(object(r.body, "properties"), "virtualMachineScaleSet"), set.id) {
-				out = append(out, r)
+		for o := range s.refs[set.key] {
+			if vm := s.all[strings.ToLower(o.id)]; vm != nil && o.field == "virtualMachines" {
+				out = append(out, vm)
 			}
 		}
+		slices.SortFunc(out, func(a, b *resource) int { return int(a.seq) - int(b.seq) })
 		return out
 	}
 	for _, r := range s.byType[typeVMSSVM] {
@@ -156,7 +157,7 @@ func (s *Sim) instancesLocked(set *resource) (out []*resource) {
 }
 
 func (s *Sim) scaleLocked(set *resource) {
-	vms, want := s.instancesLocked(set), capacity(set.body)
+	vms, want := s.instancesLocked(set), capacity(set.doc())
 	for _, vm := range slices.Backward(vms) {
 		if len(vms) <= want {
 			break
@@ -179,7 +180,7 @@ func (s *Sim) scaleLocked(set *resource) {
 
 // addInstanceLocked makes a machine from the model: number n of a Uniform set, or a machine of its own with a made-up name.
 func (s *Sim) addInstanceLocked(set *resource, n int) {
-	props := object(set.body, "properties")
+	props := object(set.doc(), "properties")
 	profile := object(props, "virtualMachineProfile")
 	suffix := strconv.FormatInt(int64(n), 36)
 	name := set.t.name() + "_" + strconv.Itoa(n)
@@ -197,18 +198,18 @@ func (s *Sim) addInstanceLocked(set *resource, n int) {
 	if prefix == "" {
 		prefix = set.t.name()
 	}
-	vm := map[string]any{"location": set.body["location"], "name": name}
+	vm := map[string]any{"location": set.doc()["location"], "name": name}
 	p := map[string]any{"timeCreated": s.nowLocked().Format(time.RFC3339Nano), "instanceView": instanceView("running", s.nowLocked())}
 	vm["properties"] = p
 	for _, f := range []string{"tags", "zones"} {
-		if v := set.body[f]; v != nil {
+		if v := set.doc()[f]; v != nil {
 			vm[f] = cloneJSON(v)
 		}
 	}
 	if z, _ := vm["zones"].([]any); len(z) > 1 {
 		vm["zones"] = []any{z[n%len(z)]}
 	}
-	size := object(set.body, "sku")["name"]
+	size := object(set.doc(), "sku")["name"]
 	if flex {
 		vm["managedBy"] = set.id
 		p["virtualMachineScaleSet"] = map[string]any{"id": set.id}
@@ -334,7 +335,7 @@ func (s *Sim) addInstanceNICLocked(set *resource, nicID, typ, vmID string, confi
 			}
 			if flex {
 				delete(body, "name")
-				pp["publicIPAllocationMethod"], body["location"] = "Static", set.body["location"]
+				pp["publicIPAllocationMethod"], body["location"] = "Static", set.doc()["location"]
 			} else {
 				pp["provisioningState"], pp["resourceGuid"] = "Succeeded", s.uuidLocked()
 				pp["ipConfiguration"] = map[string]any{"id": nicID + "/ipConfigurations/" + name}
@@ -353,7 +354,7 @@ func (s *Sim) addInstanceNICLocked(set *resource, nicID, typ, vmID string, confi
 	props["ipConfigurations"] = list
 	body := map[string]any{"properties": props}
 	if flex {
-		body["location"] = set.body["location"]
+		body["location"] = set.doc()["location"]
 	} else {
 		body["name"] = text(config, "name")
 	}
@@ -370,8 +371,8 @@ func (s *Sim) storeServerLocked(t target, body map[string]any) *resource {
 		return nil
 	}
 	if r.kind.name == "" && r.t.ns != "" && strings.Contains(r.typeKey, "/networkinterfaces") {
-		r.body["etag"] = r.etag
-		r.dirty()
+		body["etag"] = r.etag
+		r.setDoc(body)
 	}
 	return r
 }
@@ -388,17 +389,17 @@ func (s *Sim) removeMachineLocked(vm *resource) {
 			}
 		}
 	} else {
-		for _, n := range objects(object(object(vm.body, "properties"), "networkProfile"), "networkInterfaces") {
+		for _, n := range objects(object(object(vm.doc(), "properties"), "networkProfile"), "networkInterfaces") {
 			if nic := s.all[strings.ToLower(text(n, "id"))]; nic != nil && strings.EqualFold(text(object(n, "properties"), "deleteOption"), "Delete") {
 				nics = append(nics, nic)
 			}
 		}
 	}
-	flexSet := refID(object(vm.body, "properties"), "virtualMachineScaleSet")
+	flexSet := refID(object(vm.doc(), "properties"), "virtualMachineScaleSet")
 	s.removeLocked(vm)
 	for _, nic := range nics {
 		var pips []string
-		for _, c := range objects(object(nic.body, "properties"), "ipConfigurations") {
+		for _, c := range objects(object(nic.doc(), "properties"), "ipConfigurations") {
 			ref := object(object(c, "properties"), "publicIPAddress")
 			if flexSet != "" || strings.EqualFold(text(object(ref, "properties"), "deleteOption"), "Delete") {
 				pips = append(pips, text(ref, "id"))
@@ -439,29 +440,29 @@ func (s *Sim) setOfLocked(vm *resource) *resource {
 	if vm.typeKey == typeVMSSVM {
 		return s.all[vm.t.top().key()]
 	}
-	return s.all[strings.ToLower(refID(object(vm.body, "properties"), "virtualMachineScaleSet"))]
+	return s.all[strings.ToLower(refID(object(vm.doc(), "properties"), "virtualMachineScaleSet"))]
 }
 
 func (s *Sim) lowerCapacityLocked(set *resource, by int) {
-	sku := object(set.body, "sku")
+	sku := object(set.doc(), "sku")
 	if sku == nil || sku["capacity"] == nil {
 		return
 	}
 	s.remember(set)
-	body, sku := maps.Clone(set.body), maps.Clone(sku)
-	sku["capacity"] = json.Number(strconv.Itoa(max(0, capacity(set.body)-by)))
+	body, sku := maps.Clone(set.doc()), maps.Clone(sku)
+	sku["capacity"] = json.Number(strconv.Itoa(max(0, capacity(set.doc())-by)))
 	body["sku"] = sku
 	s.setBodyLocked(set, body, nil, set.kept)
 	set.etag = s.nextEtagLocked(set)
 }
 
 func (s *Sim) latestLocked(vm *resource, latest bool) {
-	props := object(vm.body, "properties")
+	props := object(vm.doc(), "properties")
 	if vm.typeKey != typeVMSSVM || props["latestModelApplied"] == latest {
 		return
 	}
 	s.remember(vm)
-	body, p := maps.Clone(vm.body), maps.Clone(props)
+	body, p := maps.Clone(vm.doc()), maps.Clone(props)
 	p["latestModelApplied"] = latest
 	body["properties"] = p
 	s.setBodyLocked(vm, body, nil, vm.kept)
@@ -471,9 +472,9 @@ func (s *Sim) latestLocked(vm *resource, latest bool) {
 // applyModelLocked brings a machine to the set's model. Network interfaces keep what they have.
 func (s *Sim) applyModelLocked(set, vm *resource) {
 	s.remember(vm)
-	body, p := maps.Clone(vm.body), maps.Clone(object(vm.body, "properties"))
+	body, p := maps.Clone(vm.doc()), maps.Clone(object(vm.doc(), "properties"))
 	was := object(p, "osProfile")["computerName"]
-	profile, flex := object(object(set.body, "properties"), "virtualMachineProfile"), flexible(set)
+	profile, flex := object(object(set.doc(), "properties"), "virtualMachineProfile"), flexible(set)
 	fillFromModel(p, profile, flex)
 	if os := object(p, "osProfile"); os != nil {
 		delete(os, "computerNamePrefix")
@@ -481,7 +482,7 @@ func (s *Sim) applyModelLocked(set, vm *resource) {
 			os["computerName"] = was
 		}
 	}
-	if size := object(set.body, "sku")["name"]; flex {
+	if size := object(set.doc(), "sku")["name"]; flex {
 		p["hardwareProfile"] = map[string]any{"vmSize": size}
 	} else {
 		p["latestModelApplied"] = true
@@ -571,7 +572,7 @@ func (s *Sim) flexInstancesLocked(set *resource, expand bool) []byte {
 			props["instanceView"] = s.instanceViewLocked(vm)
 		}
 		value = append(value, map[string]any{"id": set.id + "/virtualMachines/" + vm.t.name(), "name": vm.t.name(), "instanceId": vm.t.name(),
-			"type": nameVMSSVM, "location": vm.body["location"], "properties": props})
+			"type": nameVMSSVM, "location": vm.doc()["location"], "properties": props})
 	}
 	return mustJSON(map[string]any{"value": value})
 }

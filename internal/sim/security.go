@@ -34,7 +34,7 @@ func (s *Sim) securityLocked(r *request, t target) *answer {
 func (s *Sim) homeLocked(sub string) string {
 	for _, g := range s.byType[typeGroup] {
 		if !g.gone && strings.EqualFold(g.t.sub, sub) {
-			return regionName(text(g.body, "location"))
+			return regionName(text(g.doc(), "location"))
 		}
 	}
 	return "westeurope"
@@ -83,7 +83,7 @@ func (s *Sim) pricingLocked(scope, sub, plan string) map[string]any {
 	props := map[string]any{"pricingTier": "Free", "freeTrialRemainingTime": "PT0S"}
 	resourceLevel := !strings.EqualFold(scope, "/subscriptions/"+sub)
 	if res := s.all[t.key()]; res != nil {
-		props = maps.Clone(object(res.body, "properties"))
+		props = maps.Clone(object(res.doc(), "properties"))
 		if resourceLevel {
 			props["inherited"] = "False"
 		}
@@ -185,7 +185,7 @@ func (s *Sim) pricingsLocked(r *request, t target) *answer {
 		}
 		out["enablementTime"] = s.nowLocked().Format(time.RFC3339Nano)
 		if old := s.all[key]; old != nil {
-			if since := text(object(old.body, "properties"), "enablementTime"); since != "" {
+			if since := text(object(old.doc(), "properties"), "enablementTime"); since != "" {
 				out["enablementTime"] = since
 			}
 		}

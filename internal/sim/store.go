@@ -22,12 +22,14 @@ type resource struct {
 	seq     uint64
 	gone    bool
 
-	body  map[string]any
-	rules []*rule // of an NSG, instead of properties.securityRules
-	etag  string
-	state string // provisioningState
-	kept  map[string]map[string][]string
-	out   []outRef
+	caches *caches
+	live   map[string]any // the body, or
+	packed []byte         // the body as JSON
+	rules  []*rule        // of an NSG, instead of properties.securityRules
+	etag   string
+	state  string // provisioningState
+	kept   map[string]map[string][]string
+	out    []outRef
 
 	raw     []byte         // rendered body, nil when stale; never changed in place
 	decoded map[string]any // raw as a tree, for queries; nil when stale
@@ -112,7 +114,8 @@ func refID(m map[string]any, field string) string { return text(object(m, field)
 // insertLocked makes an empty resource for t and files it.
 func (s *Sim) insertLocked(t target) *resource {
 	s.seq++
-	r := &resource{t: t, id: t.id(), key: t.key(), typ: canonicalType(t.typ()), seq: s.seq, state: "Succeeded"}
+	t = s.internLocked(t)
+	r := &resource{t: t, id: t.id(), key: t.key(), typ: canonicalType(t.typ()), seq: s.seq, state: "Succeeded", caches: s.caches}
 	switch {
 	case t.ns == "" && t.group != "":
 		r.typ = "Microsoft.Resources/resourceGroups"
@@ -130,6 +133,32 @@ func (s *Sim) insertLocked(t target) *resource {
 		s.locks[r.key] = r
 	}
 	return r
+}
+
+// internLocked shares the words that many ids have in common.
+func (s *Sim) internLocked(t target) target {
+	one := func(v string) string {
+		if have, ok := s.words[v]; ok {
+			return have
+		}
+		v = strings.Clone(v)
+		s.words[v] = v
+		return v
+	}
+	t.scope, t.sub, t.group, t.ns = one(t.scope), one(t.sub), one(t.group), one(t.ns)
+	if len(t.types) > 0 {
+		key := strings.Join(t.types, "/")
+		if s.typeLists[key] == nil {
+			s.typeLists[strings.Clone(key)] = slices.Clone(t.types)
+		}
+		t.types = s.typeLists[key]
+	}
+	names := make([]string, len(t.names))
+	for i, n := range t.names {
+		names[i] = strings.Clone(n)
+	}
+	t.names = names
+	return t
 }
 
 func (s *Sim) removeLocked(r *resource) {
@@ -152,7 +181,7 @@ func (s *Sim) removeLocked(r *resource) {
 // remember keeps the state before a change for stale reads.
 func (s *Sim) remember(r *resource) {
 	v := version{until: s.nowLocked()}
-	if r.body != nil && !r.gone {
+	if r.doc() != nil && !r.gone {
 		v.raw = s.rawLocked(r)
 	}
 	r.older = append(r.older, v)
@@ -204,7 +233,8 @@ func (s *Sim) nextEtagLocked(r *resource) string {
 // setBodyLocked gives r a new body (and rules) and files its references.
 func (s *Sim) setBodyLocked(r *resource, body map[string]any, rules []*rule, keep map[string]map[string][]string) {
 	s.dropRefsLocked(r)
-	r.body, r.rules, r.kept = body, rules, keep
+	r.setDoc(body)
+	r.rules, r.kept = rules, keep
 	r.out = collectRefs(r)
 	s.addRefsLocked(r)
 	r.dirty()
@@ -216,14 +246,20 @@ func (s *Sim) rawLocked(r *resource) []byte {
 	if r.raw != nil {
 		return r.raw
 	}
-	b := r.body
-	if r.typeKey == typeNSG {
-		r.raw = s.renderNSGLocked(r)
-		return r.raw
+	switch r.typeKey {
+	case typeNSG:
+		return r.keepRaw(s.renderNSGLocked(r))
+	case typeVM, typeVMSSVM:
+		return r.keepRaw(mustJSON(withoutInstanceView(s.stampedLocked(r))))
 	}
+	return r.keepRaw(mustJSON(s.stampedLocked(r)))
+}
+
+// stampedLocked is the body with what the server adds: etags, states and back-references.
+func (s *Sim) stampedLocked(r *resource) map[string]any {
+	b := r.doc()
 	if r.kind.name == "" || r.typeKey == typeLock {
-		r.raw = mustJSON(b)
-		return r.raw
+		return b
 	}
 	props := object(b, "properties")
 	if r.kind.etag {
@@ -257,12 +293,7 @@ func (s *Sim) rawLocked(r *resource) []byte {
 			}
 		}
 	}
-	if r.typeKey == typeVM || r.typeKey == typeVMSSVM {
-		r.raw = mustJSON(withoutInstanceView(b))
-	} else {
-		r.raw = mustJSON(b)
-	}
-	return r.raw
+	return b
 }
 
 // treeLocked is rawLocked, decoded; it must not be changed.
@@ -273,6 +304,7 @@ func (s *Sim) treeLocked(r *resource) map[string]any {
 			panic(fmt.Sprintf("sim: %s does not decode: %v", r.id, err))
 		}
 		r.decoded = m
+		r.caches.decoded.add(r)
 	}
 	return r.decoded
 }
@@ -367,7 +399,7 @@ func (s *Sim) removeChildLocked(owner *resource, t target) error {
 			o, _ := e.(map[string]any)
 			return strings.EqualFold(text(o, "name"), name)
 		})
-		before := owner.body
+		before := owner.doc()
 		s.setBodyLocked(owner, body, nil, owner.kept)
 		if owner.typeKey == typeVNet {
 			s.peersChangedLocked(owner, before)
@@ -386,7 +418,7 @@ type snapshot struct {
 	state string
 }
 
-func (r *resource) snapshot() snapshot { return snapshot{r.body, r.rules, r.kept, r.etag, r.state} }
+func (r *resource) snapshot() snapshot { return snapshot{r.doc(), r.rules, r.kept, r.etag, r.state} }
 
 func (s *Sim) restoreLocked(r *resource, v snapshot) {
 	s.setBodyLocked(r, v.body, v.rules, v.kept)
@@ -403,7 +435,7 @@ func sameSettings(r *resource, before snapshot) bool {
 			return false
 		}
 	}
-	return bytes.Equal(settings(r, r.body), settings(r, before.body))
+	return bytes.Equal(settings(r, r.doc()), settings(r, before.body))
 }
 
 func settings(r *resource, body map[string]any) []byte {
@@ -490,7 +522,7 @@ func (s *Sim) storeLocked(t target, body map[string]any, mode storeMode) (*resou
 	if name, _ := body["name"].(string); name == "" || r.typeKey != typeVMSSVM { // instance 0 of a scale set is called set_0
 		body["name"] = t.name()
 	}
-	before := r.body
+	before := r.doc()
 	s.setBodyLocked(r, body, rules, kept)
 	if r.typeKey == typeVNet && mode != storeLoad {
 		s.peersChangedLocked(r, before)

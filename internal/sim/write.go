@@ -25,7 +25,7 @@ func (s *Sim) lockedLocked(key, verb string, remove bool) *armError {
 		if key != scope && !strings.HasPrefix(key, scope+"/") {
 			continue
 		}
-		if level := text(object(l.body, "properties"), "level"); strings.EqualFold(level, "ReadOnly") || remove && strings.EqualFold(level, "CanNotDelete") {
+		if level := text(object(l.doc(), "properties"), "level"); strings.EqualFold(level, "ReadOnly") || remove && strings.EqualFold(level, "CanNotDelete") {
 			scopes = append(scopes, l.t.scope)
 		}
 	}
@@ -67,7 +67,7 @@ func matchLocked(r *request, res *resource, id string) *armError {
 
 // guid is how the network provider's messages call a resource.
 func (r *resource) guid() string {
-	if g := text(object(r.body, "properties"), "resourceGuid"); g != "" {
+	if g := text(object(r.doc(), "properties"), "resourceGuid"); g != "" {
 		return g
 	}
 	return r.id
@@ -199,11 +199,11 @@ func (s *Sim) putResourceLocked(r *request, t target, k kind, body map[string]an
 		switch {
 		case res == nil && loc == "" && len(t.types) == 1:
 			return badRequest("LocationRequired", "The location property is required for this definition.").answer()
-		case res != nil && loc != "" && !sameLocation(loc, text(res.body, "location")):
+		case res != nil && loc != "" && !sameLocation(loc, text(res.doc(), "location")):
 			return (&armError{Status: 409, Code: "InvalidResourceLocation", Message: fmt.Sprintf("The resource '%s' already exists in location '%s' in resource group '%s'. A resource with the same name cannot be created in location '%s'. Please select a new resource name.",
-				t.name(), text(res.body, "location"), t.group, loc)}).answer()
+				t.name(), text(res.doc(), "location"), t.group, loc)}).answer()
 		case res != nil && loc == "":
-			body["location"] = res.body["location"]
+			body["location"] = res.doc()["location"]
 		}
 	}
 	if k.etag {
@@ -526,8 +526,8 @@ func (s *Sim) validateLocked(r *resource, body map[string]any) *armError {
 	}
 	props := object(body, "properties")
 	var oldProps map[string]any
-	if r.body != nil {
-		oldProps = object(r.body, "properties")
+	if r.doc() != nil {
+		oldProps = object(r.doc(), "properties")
 	}
 	switch r.typeKey {
 	case typeVM:
@@ -602,7 +602,7 @@ func (s *Sim) checkReferencesLocked(r *resource, body map[string]any, rules []*r
 			}
 		}
 		had := map[string]bool{}
-		if r.body != nil {
+		if r.doc() != nil {
 			for _, p := range peerings(r) {
 				had[strings.ToLower(refID(object(p, "properties"), "remoteVirtualNetwork"))] = true
 			}
