@@ -118,7 +118,7 @@ func Start(ctx context.Context, cfg Config, deps Deps) (_ *App, err error) {
 	}
 	store, err := sqlite.Open(ctx, sqlite.Options{Path: cfg.Database, Log: deps.Log, Clock: deps.Clock})
 	if err != nil {
-		return nil, err
+		return nil, storeError{err}
 	}
 	undo = append(undo, store.Close)
 	spoolPath := ""
@@ -185,6 +185,11 @@ func Start(ctx context.Context, cfg Config, deps Deps) (_ *App, err error) {
 	}()
 	return a, nil
 }
+
+// storeError says that there is no store to work with.
+type storeError struct{ error }
+
+func (e storeError) Unwrap() error { return e.error }
 
 // Stop ends the server; it may be called more than once. Wait returns what it ended with.
 func (a *App) Stop() { a.cancel() }

@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"strings"
@@ -38,6 +39,9 @@ func Serve(ctx context.Context, c config.Config, version string, clk clock.Clock
 		return err
 	}
 	a, err := Start(ctx, cfg, Deps{Azure: az, Clock: clk, Log: log})
+	if errors.As(err, new(storeError)) {
+		withoutStore(ctx, cfg, az, clk, log)
+	}
 	if err != nil {
 		return err
 	}
@@ -48,6 +52,25 @@ func Serve(ctx context.Context, c config.Config, version string, clk clock.Clock
 	err = a.Wait()
 	log.Info("ended")
 	return err
+}
+
+// withoutStore removes what is past its end before a server without a database gives up: closing goes on, each time that somebody
+// or something starts it again (P2).
+func withoutStore(ctx context.Context, cfg Config, az *azure.Client, clk clock.Clock, log *slog.Logger) {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	found, _, failed, err := Sweep(ctx, az, cfg.Installation, cfg.Subscriptions, clk, false)
+	for _, f := range found {
+		if f.Over && f.Failed == "" {
+			log.Warn("the database cannot be used; an opening past its end was removed without it", "nsg", f.NSG, "rule", f.Rule)
+		}
+	}
+	if err != nil {
+		failed = append(failed, azure.UserError(err).Message)
+	}
+	for _, why := range failed {
+		log.Error("the database cannot be used, and what is past its end could not be removed without it", "error", why)
+	}
 }
 
 // Overdue is an opening of an installation's that a survey found.

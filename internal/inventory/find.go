@@ -68,6 +68,8 @@ func (s *Snapshot) notFound(ref, name string) error {
 		e.Hint = "not everything could be read: " + s.Problems[0].String()
 	} else if len(s.machines) == 0 {
 		e.Hint = "no machine was found in the subscriptions that are read: check them, and the identity's role"
+	} else {
+		e.Hint = "list those that there are with: curfew vm list"
 	}
 	return e
 }
