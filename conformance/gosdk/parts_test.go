@@ -52,7 +52,7 @@ func resources(t *testing.T, s *session) {
 }
 
 func machines(t *testing.T, s *session) {
-	c := must[*armcompute.VirtualMachinesClient](t)(armcompute.NewVirtualMachinesClient(simtest.Shop, s.cred, s.options(specVersions["compute"])))
+	c := must[*armcompute.VirtualMachinesClient](t)(armcompute.NewVirtualMachinesClient(simtest.Shop, s.cred, s.options(s.versions["compute"])))
 	list := all(t, c.NewListAllPager(nil), func(p armcompute.VirtualMachinesClientListAllResponse) []*armcompute.VirtualMachine { return p.Value })
 	if len(list) < 10 || !contains(list, func(v *armcompute.VirtualMachine) *string { return v.Name }, "web-01") {
 		t.Fatalf("%d machines", len(list))
@@ -88,7 +88,7 @@ func machines(t *testing.T, s *session) {
 }
 
 func interfaces(t *testing.T, s *session) {
-	c := must[*armnetwork.InterfacesClient](t)(armnetwork.NewInterfacesClient(simtest.Shop, s.cred, s.options(specVersions["network"])))
+	c := must[*armnetwork.InterfacesClient](t)(armnetwork.NewInterfacesClient(simtest.Shop, s.cred, s.options(s.versions["network"])))
 	list := all(t, c.NewListAllPager(nil), func(p armnetwork.InterfacesClientListAllResponse) []*armnetwork.Interface { return p.Value })
 	i := slices.IndexFunc(list, func(n *armnetwork.Interface) bool {
 		return n.Properties.VirtualMachine != nil && last(*n.Properties.VirtualMachine.ID) == "web-01"
@@ -122,7 +122,7 @@ func interfaces(t *testing.T, s *session) {
 }
 
 func groups(t *testing.T, s *session) {
-	c := must[*armnetwork.SecurityGroupsClient](t)(armnetwork.NewSecurityGroupsClient(simtest.Shop, s.cred, s.options(specVersions["network"])))
+	c := must[*armnetwork.SecurityGroupsClient](t)(armnetwork.NewSecurityGroupsClient(simtest.Shop, s.cred, s.options(s.versions["network"])))
 	p, err := c.BeginCreateOrUpdate(t.Context(), "shop-web", "made-nsg", armnetwork.SecurityGroup{Location: to.Ptr("westeurope"), Properties: &armnetwork.SecurityGroupPropertiesFormat{
 		SecurityRules: []*armnetwork.SecurityRule{{Name: to.Ptr("ssh"), Properties: sshRule(200, "203.0.113.9").Properties}}}}, nil)
 	made := done(t, p, err)
@@ -148,7 +148,7 @@ func groups(t *testing.T, s *session) {
 }
 
 func rules(t *testing.T, s *session) {
-	c := must[*armnetwork.SecurityRulesClient](t)(armnetwork.NewSecurityRulesClient(simtest.Shop, s.cred, s.options(specVersions["network"])))
+	c := must[*armnetwork.SecurityRulesClient](t)(armnetwork.NewSecurityRulesClient(simtest.Shop, s.cred, s.options(s.versions["network"])))
 	p, err := c.BeginCreateOrUpdate(t.Context(), "shop-web", "web-02-nsg", "by-sdk", sshRule(250, "203.0.113.9"), nil)
 	made := done(t, p, err)
 	if *made.Properties.ProvisioningState != armnetwork.ProvisioningStateSucceeded || *made.Properties.Priority != 250 {
@@ -176,7 +176,7 @@ func rules(t *testing.T, s *session) {
 	}
 	again, err := c.BeginDelete(t.Context(), "shop-web", "web-02-nsg", "by-sdk", nil) // gone already: 204
 	done(t, again, err)
-	defaults := must[*armnetwork.DefaultSecurityRulesClient](t)(armnetwork.NewDefaultSecurityRulesClient(simtest.Shop, s.cred, s.options(specVersions["network"])))
+	defaults := must[*armnetwork.DefaultSecurityRulesClient](t)(armnetwork.NewDefaultSecurityRulesClient(simtest.Shop, s.cred, s.options(s.versions["network"])))
 	six := all(t, defaults.NewListPager("shop-web", "web-02-nsg", nil), func(p armnetwork.DefaultSecurityRulesClientListResponse) []*armnetwork.SecurityRule { return p.Value })
 	if len(six) != 6 || !contains(six, name, "DenyAllInBound") {
 		t.Errorf("%d default rules", len(six))
@@ -186,7 +186,7 @@ func rules(t *testing.T, s *session) {
 // Two hands read a group; the one that writes second is told that it knows an old state.
 func conditionalPut(t *testing.T, s *session) {
 	client := func(etag string) *armnetwork.SecurityGroupsClient {
-		return must[*armnetwork.SecurityGroupsClient](t)(armnetwork.NewSecurityGroupsClient(simtest.Shop, s.cred, s.options(specVersions["network"], ifMatch{etag})))
+		return must[*armnetwork.SecurityGroupsClient](t)(armnetwork.NewSecurityGroupsClient(simtest.Shop, s.cred, s.options(s.versions["network"], ifMatch{etag})))
 	}
 	read := func() armnetwork.SecurityGroup {
 		return must[armnetwork.SecurityGroupsClientGetResponse](t)(client("").Get(t.Context(), "shop-web", "web-02-nsg", nil)).SecurityGroup
@@ -211,8 +211,8 @@ func conditionalPut(t *testing.T, s *session) {
 }
 
 func scaleSets(t *testing.T, s *session) {
-	c := must[*armcompute.VirtualMachineScaleSetsClient](t)(armcompute.NewVirtualMachineScaleSetsClient(simtest.Shop, s.cred, s.options(specVersions["compute"])))
-	v := must[*armcompute.VirtualMachineScaleSetVMsClient](t)(armcompute.NewVirtualMachineScaleSetVMsClient(simtest.Shop, s.cred, s.options(specVersions["compute"])))
+	c := must[*armcompute.VirtualMachineScaleSetsClient](t)(armcompute.NewVirtualMachineScaleSetsClient(simtest.Shop, s.cred, s.options(s.versions["compute"])))
+	v := must[*armcompute.VirtualMachineScaleSetVMsClient](t)(armcompute.NewVirtualMachineScaleSetVMsClient(simtest.Shop, s.cred, s.options(s.versions["compute"])))
 	const group, name = "shop-orders", "render"
 	sets := all(t, c.NewListAllPager(nil), func(p armcompute.VirtualMachineScaleSetsClientListAllResponse) []*armcompute.VirtualMachineScaleSet {
 		return p.Value
@@ -275,8 +275,8 @@ func scaleSets(t *testing.T, s *session) {
 }
 
 func justInTime(t *testing.T, s *session) {
-	c := must[*armsecurity.JitNetworkAccessPoliciesClient](t)(armsecurity.NewJitNetworkAccessPoliciesClient(simtest.Shop, s.cred, s.options(specVersions["security"])))
-	r := must[*armnetwork.SecurityRulesClient](t)(armnetwork.NewSecurityRulesClient(simtest.Shop, s.cred, s.options(specVersions["network"])))
+	c := must[*armsecurity.JitNetworkAccessPoliciesClient](t)(armsecurity.NewJitNetworkAccessPoliciesClient(simtest.Shop, s.cred, s.options(s.versions["security"])))
+	r := must[*armnetwork.SecurityRulesClient](t)(armnetwork.NewSecurityRulesClient(simtest.Shop, s.cred, s.options(s.versions["network"])))
 	const group, place, name = "shop-web", "westeurope", "default"
 	vm := "/subscriptions/" + simtest.Shop + "/resourceGroups/" + group + "/providers/Microsoft.Compute/virtualMachines/web-01"
 	policy := armsecurity.JitNetworkAccessPolicy{
@@ -342,7 +342,7 @@ func justInTime(t *testing.T, s *session) {
 }
 
 func resourceGraph(t *testing.T, s *session) {
-	c := must[*armresourcegraph.Client](t)(armresourcegraph.NewClient(s.cred, s.options(specVersions["graph"])))
+	c := must[*armresourcegraph.Client](t)(armresourcegraph.NewClient(s.cred, s.options(s.versions["graph"])))
 	q := armresourcegraph.QueryRequest{Subscriptions: []*string{to.Ptr(simtest.Shop), to.Ptr(simtest.Lab)},
 		Query:   to.Ptr("Resources | where type =~ 'Microsoft.Compute/virtualMachines' | project id, name, resourceGroup | order by name asc"),
 		Options: &armresourcegraph.QueryRequestOptions{Top: to.Ptr[int32](5), ResultFormat: to.Ptr(armresourcegraph.ResultFormatObjectArray)}}
@@ -373,7 +373,7 @@ func resourceGraph(t *testing.T, s *session) {
 }
 
 func refusals(t *testing.T, s *session) {
-	c := must[*armnetwork.SecurityRulesClient](t)(armnetwork.NewSecurityRulesClient(simtest.Shop, s.cred, s.options(specVersions["network"])))
+	c := must[*armnetwork.SecurityRulesClient](t)(armnetwork.NewSecurityRulesClient(simtest.Shop, s.cred, s.options(s.versions["network"])))
 	_, err := c.Get(t.Context(), "shop-web", "web-02-nsg", "no-such", nil)
 	refused(t, err, 404, "NotFound")
 	_, err = c.BeginCreateOrUpdate(t.Context(), "shop-web", "no-such-nsg", "x", sshRule(300, "*"), nil)
@@ -398,7 +398,7 @@ func refusals(t *testing.T, s *session) {
 	if !errors.As(err, &failed) || failed.StatusCode != 200 || failed.ErrorCode == "" {
 		t.Errorf("the failed operation: %v", err)
 	}
-	other := must[*armnetwork.SecurityGroupsClient](t)(armnetwork.NewSecurityGroupsClient("00000000-0000-0000-0000-00000000dead", s.cred, s.options(specVersions["network"])))
+	other := must[*armnetwork.SecurityGroupsClient](t)(armnetwork.NewSecurityGroupsClient("00000000-0000-0000-0000-00000000dead", s.cred, s.options(s.versions["network"])))
 	_, err = other.NewListAllPager(nil).NextPage(t.Context())
 	refused(t, err, 404, "SubscriptionNotFound")
 }

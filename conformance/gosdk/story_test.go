@@ -53,6 +53,7 @@ func (o observer) Etags(t *testing.T) map[string]string {
 
 // The story of the demo, seen by a client that Curfew knows nothing of (P1, P4).
 func TestStory(t *testing.T) {
+	t.Parallel()
 	d := simtest.StartDemo(t)
 	simtest.Story(t, d, newObserver(t, d))
 }

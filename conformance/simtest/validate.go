@@ -28,6 +28,8 @@ type difference struct {
 var differences = []difference{
 	{"go", "request", ".*", "READONLY_PROPERTY_NOT_ALLOWED_IN_REQUEST", ".*",
 		"clients send back what they read, read-only fields included; Azure ignores them, and so does the simulator"},
+	{"az", "request", "SecurityRules_CreateOrUpdate", "ENUM_CASE_MISMATCH", "/properties/(access|direction)",
+		"az vm open-port sends allow and inbound in lower case; Azure takes them, and so does the simulator"},
 	{"go", "response", "Subscriptions_List", "OBJECT_MISSING_REQUIRED_PROPERTY", "/nextLink",
 		"the spec requires a nextLink, which the last page of a list cannot have"},
 	{"go", "response", "NetworkInterfaces_.*", "OBJECT_ADDITIONAL_PROPERTIES", ".*/(kind|allowPort25Out|defaultOutboundConnectivityEnabled)",
