@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/curfew-jit/curfew/internal/clock"
 	"github.com/curfew-jit/curfew/internal/sim/packets/frame"
 )
 
@@ -90,7 +91,7 @@ func (w *World) cut(ctx context.Context, s *space, every bool) (int, error) {
 				return 0, err
 			}
 		}
-		time.Sleep(20 * time.Millisecond)
+		<-clock.System{}.After(20 * time.Millisecond)
 		for _, f := range families {
 			out, err := inside(ctx, s.name, "", "nft", "list", "set", "inet", "nsg", "live"+f.digit)
 			if err != nil {

@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/curfew-jit/curfew/internal/clock"
 	"github.com/curfew-jit/curfew/internal/sim"
 )
 
@@ -151,7 +152,7 @@ func (w *World) loop(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-w.changed:
-			time.Sleep(settle)
+			<-clock.System{}.After(settle)
 		case <-w.poke:
 		case <-again:
 		}
