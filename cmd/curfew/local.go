@@ -23,8 +23,8 @@ func local(e cli.Env) cli.Local {
 				Version: e.Version, Out: e.Stdout, Err: e.Stderr, Clock: e.Clock})
 		},
 		Sim: func(ctx context.Context, o cli.SimOptions) error {
-			return demo.RunSim(ctx, demo.SimOptions{Listen: o.Listen, Dir: o.Dir, Estate: o.Estate, Packets: o.Packets, JSON: o.JSON, Program: e.Program,
-				Out: e.Stdout, Err: e.Stderr, Clock: e.Clock})
+			return demo.RunSim(ctx, demo.SimOptions{Listen: o.Listen, Dir: o.Dir, Estate: o.Estate, Packets: o.Packets, VMs: o.VMs, Seed: o.Seed, Faults: o.Faults, Proxy: o.Proxy,
+				Identity: o.Identity, JSON: o.JSON, Program: e.Program, Out: e.Stdout, Err: e.Stderr, Clock: e.Clock})
 		},
 		Serve: func(ctx context.Context, o cli.ServeOptions) error {
 			s := config.Sources{File: o.Config, Getenv: e.Getenv}

@@ -15,12 +15,17 @@ type DemoOptions struct {
 
 // SimOptions are those of the simulator alone.
 type SimOptions struct {
-	Listen  string
-	Dir     string // "": nothing is kept
-	Estate  string // file to load at first; "": the demo's
-	Packets bool   // machines are network namespaces
-	JSON    bool
-	Program string
+	Listen   string
+	Dir      string // "": nothing is kept
+	Estate   string // file to load at first; "": the demo's
+	VMs      int    // above 0: an estate of so many machines
+	Seed     uint64
+	Faults   string // file
+	Proxy    string // address
+	Identity string // address
+	Packets  bool   // machines are network namespaces
+	JSON     bool
+	Program  string
 }
 
 const packetsUsage = "carry real packets: machines are network namespaces (Linux, root; needs nft, ip, ss, sshd, ssh)"
@@ -87,6 +92,9 @@ there (as root).`,
 		Args: need(0, 0, "no arguments"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			o.JSON = c.output == "json"
+			if o.VMs < 0 || o.VMs > 0 && o.Estate != "" {
+				return badInput("vms", "--vms is the number of machines of an estate that is made up, and stands without --estate")
+			}
 			return c.Local.Sim(cmd.Context(), o)
 		},
 	}
@@ -95,6 +103,11 @@ there (as root).`,
 	f.StringVar(&o.Listen, "listen", "127.0.0.1:7448", "`ADDRESS` on the loopback interface; port 0 picks one")
 	f.StringVar(&o.Dir, "dir", "", "`DIRECTORY` that keeps the estate (default: nothing is kept)")
 	f.StringVar(&o.Estate, "estate", "", "`FILE` with the estate to begin with (default: the demo's)")
+	f.IntVar(&o.VMs, "vms", 0, "begin with an estate of `N` machines instead, which is not kept")
+	f.Uint64Var(&o.Seed, "seed", 0, "`NUMBER` that ids, etags and chances follow from")
+	f.StringVar(&o.Faults, "faults", "", "`FILE` with a schedule of faults (docs/simulator.md)")
+	f.StringVar(&o.Proxy, "proxy-listen", "", "`ADDRESS` of a proxy for clients that know only Azure's public hosts: HTTPS_PROXY=http://ADDRESS")
+	f.StringVar(&o.Identity, "identity-listen", "", "`ADDRESS` of managed-identity endpoints over plain HTTP")
 	f.BoolVar(&o.Packets, "packets", false, packetsUsage)
 	return cmd
 }

@@ -11,8 +11,10 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v4"
@@ -28,6 +30,11 @@ type SimOptions struct {
 	Dir      string // "": nothing is kept
 	Estate   string // file; "": the demo's
 	Packets  bool   // machines are network namespaces
+	VMs      int    // above 0: an estate of so many machines instead, which is not kept
+	Seed     uint64 // of etags, ids and chances
+	Faults   string // file with a schedule of faults
+	Proxy    string // address of a proxy for clients with hard-coded hosts
+	Identity string // address of managed-identity endpoints over plain HTTP
 	JSON     bool
 	Program  string
 	Out, Err io.Writer
@@ -47,15 +54,26 @@ func RunSim(ctx context.Context, o SimOptions) (err error) {
 		return err
 	}
 	defer unlock()
+	schedule, err := faults(o.Faults)
+	if err != nil {
+		return err
+	}
 	first, err := estate(o.Estate)
 	if err != nil {
 		return err
 	}
-	az, err := startAzure(ctx, o.Listen, "listen", dir, first, o.Clock, log)
+	az, err := startLarge(ctx, o.Listen, "listen", dir, first, o.Seed, o.VMs, o.Clock, log)
 	if err != nil {
 		return err
 	}
 	defer az.close()
+	more, err := az.others(ctx, o)
+	if err != nil {
+		return err
+	}
+	if err := az.keep.sim.Arm(schedule); err != nil {
+		return access.Errorf(access.CodeInvalid, "the faults in %s: %v", o.Faults, err)
+	}
 	net, err := carry(ctx, o.Packets, az, dir, log)
 	if err != nil {
 		return err
@@ -74,6 +92,7 @@ func RunSim(ctx context.Context, o SimOptions) (err error) {
 		if run != "" {
 			line["packets"] = run
 		}
+		maps.Copy(line, more)
 		b, err := json.Marshal(line)
 		if err != nil {
 			return err
@@ -96,12 +115,54 @@ A server against it, in another terminal; kill it and start it again as you like
   %s --token-file %s/tokens/admin vm list
   %s --token-file %s/tokens/requester request create web-01 --from 203.0.113.9 --reason INC-4711
 `, az.URL, az.CA, sim.TenantID, sim.ClientID, sim.ClientSecret, run, at, run, at, run, at)
+		for _, what := range slices.Sorted(maps.Keys(more)) {
+			fmt.Fprintf(o.Out, "%s at %s\n", what, more[what])
+		}
 	}
 	if run != "" && !o.JSON {
 		fmt.Fprintf(o.Out, "\nPackets are real. For the command line, as root: export CURFEW_PACKETS=%s\n", run)
 	}
 	<-ctx.Done()
 	return nil
+}
+
+// faults reads a schedule; without a file there are none.
+func faults(file string) (sim.Schedule, error) {
+	if file == "" {
+		return sim.Schedule{}, nil
+	}
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return sim.Schedule{}, access.Errorf(access.CodeInvalid, "the faults cannot be read: %v", err)
+	}
+	s, err := sim.ParseSchedule(b)
+	if err != nil {
+		return s, access.Errorf(access.CodeInvalid, "%s: %v", file, err).WithHint("the fields are those of GET /_sim/ on the simulator, with after, for, every and probability")
+	}
+	return s, nil
+}
+
+// others starts what was asked for beside the simulated Azure itself: a proxy, managed identity.
+func (s *simulated) others(ctx context.Context, o SimOptions) (map[string]string, error) {
+	out := map[string]string{}
+	failed := func(option string, err error) error {
+		return access.Errorf(access.CodeUnavailable, "%v", err).WithHint("choose another address with --%s, for example --%s 127.0.0.1:0", option, option)
+	}
+	if o.Proxy != "" {
+		p, err := s.keep.sim.ServeProxy(ctx, o.Proxy, sim.ProxyOptions{Certificate: &s.cert, Handler: s.keep.handler(s.keep.sim.Handler())})
+		if err != nil {
+			return nil, failed("proxy-listen", err)
+		}
+		out["proxy"] = p.URL
+	}
+	if o.Identity != "" {
+		p, err := s.keep.sim.ServeIdentity(ctx, o.Identity)
+		if err != nil {
+			return nil, failed("identity-listen", err)
+		}
+		out["identity"] = p.URL
+	}
+	return out, nil
 }
 
 // writeServe writes a configuration for a server against the simulator, with a token for each account. Tokens that are there stay.

@@ -14,6 +14,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"math/big"
@@ -48,6 +49,7 @@ type simulated struct {
 	URL   string
 	CA    string // file
 	caPEM []byte
+	cert  tls.Certificate
 	srv   *http.Server
 	keep  *keeper
 	done  chan struct{}
@@ -56,10 +58,18 @@ type simulated struct {
 
 // startAzure listens with HTTPS. The estate is read from dir, where a simulator kept it before, or else is the given one; each change is
 // in the file before the caller hears of it, so that a process that was killed goes on where it was.
-func startAzure(ctx context.Context, listen, option, dir string, estate []byte, clk clock.Clock, log *slog.Logger) (_ *simulated, err error) {
+func startAzure(ctx context.Context, listen, option, dir string, estate []byte, clk clock.Clock, log *slog.Logger) (*simulated, error) {
+	return startLarge(ctx, listen, option, dir, estate, 0, 0, clk, log)
+}
+
+// startLarge is startAzure with a seed, and with an estate of so many machines that is made up instead of read, and not kept: a file of it
+// would be written anew with each change.
+func startLarge(ctx context.Context, listen, option, dir string, estate []byte, seed uint64, machines int, clk clock.Clock, log *slog.Logger) (_ *simulated, err error) {
 	file := filepath.Join(dir, estateFile)
 	kept, err := os.ReadFile(file)
-	if err == nil {
+	if machines > 0 {
+		file, kept, estate = "", nil, nil
+	} else if err == nil {
 		estate = kept
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return nil, access.Errorf(access.CodeUnavailable, "the estate cannot be read: %v", err)
@@ -71,7 +81,13 @@ func startAzure(ctx context.Context, listen, option, dir string, estate []byte, 
 			return nil, access.Errorf(access.CodeUnavailable, "the directory %s cannot be written: %v", dir, err).WithHint("name another one with --dir")
 		}
 	}
-	s, err := sim.New(sim.Config{Now: clk.Now, Estate: estate, OperationDelay: operationDelay, TokenKey: key, Log: log})
+	s, err := sim.New(sim.Config{Now: clk.Now, Estate: estate, OperationDelay: operationDelay, TokenKey: key, Seed: seed, Log: log})
+	if err == nil && machines > 0 {
+		from, to := io.Pipe()
+		go func() { _ = to.CloseWithError(estates.WriteLarge(to, estates.LargeOptions{VMs: machines})) }()
+		err = s.LoadFrom(from)
+		_ = from.Close()
+	}
 	if err != nil {
 		return nil, access.Errorf(access.CodeInvalid, "the estate in %s is not understood: %v", file, err).WithHint("remove the directory to begin anew")
 	}
@@ -84,7 +100,7 @@ func startAzure(ctx context.Context, listen, option, dir string, estate []byte, 
 		_ = l.Close()
 		return nil, err
 	}
-	out := &simulated{URL: "https://" + l.Addr().String(), CA: filepath.Join(dir, caFile), caPEM: caPEM, done: make(chan struct{}), stop: make(chan struct{}),
+	out := &simulated{URL: "https://" + l.Addr().String(), CA: filepath.Join(dir, caFile), caPEM: caPEM, cert: cert, done: make(chan struct{}), stop: make(chan struct{}),
 		keep: &keeper{sim: s, file: file, last: kept, log: log}}
 	if err := out.keep.save(); err != nil {
 		_ = l.Close()
@@ -155,6 +171,9 @@ type keeper struct {
 }
 
 func (k *keeper) save() error {
+	if k.file == "" {
+		return nil
+	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	now := k.sim.Dump()
@@ -276,7 +295,7 @@ func certificate(dir string, now time.Time) ([]byte, tls.Certificate, error) {
 	}
 	leaf := &x509.Certificate{SerialNumber: serial, Subject: pkix.Name{CommonName: "localhost"}, NotBefore: ca.NotBefore, NotAfter: ca.NotAfter,
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-		DNSNames: []string{"localhost", "management.azure.com", "login.microsoftonline.com"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback}}
+		DNSNames: []string{"localhost", "management.azure.com", "login.microsoftonline.com", "graph.microsoft.com"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback}}
 	der, err := x509.CreateCertificate(rand.Reader, leaf, ca, &key.PublicKey, caKey)
 	if err != nil {
 		return fail(err)
