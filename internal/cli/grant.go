@@ -110,6 +110,8 @@ func (c *cli) grantTime(g api.Grant) string {
 		return "opens in " + span(g.NotBefore.Sub(now)) + ", at " + clockTime(g.NotBefore, now, c.Location)
 	case g.EndsAt.IsZero():
 		return ""
+	case g.Overdue && now.Before(g.EndsAt): // it was to be shut early, and that has failed so far
+		return "should have shut already, and is tried again; its time ends " + clockTime(g.EndsAt, now, c.Location)
 	case g.Overdue:
 		return "overdue by " + span(now.Sub(g.EndsAt)) + ", should have shut " + clockTime(g.EndsAt, now, c.Location)
 	}

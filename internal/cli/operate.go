@@ -42,6 +42,9 @@ after the database was restored from a backup or the clock went back: look at gr
 			if err := c.show(r, func() string { return reportText(r) }); err != nil {
 				return err
 			}
+			if st, serr := cl.Status(cmd.Context()); serr == nil && st.Hold != "" {
+				c.say("%s", c.shownCommand("openings are on hold: "+st.Hold+"; look at grant list and audit list, then end it with: curfew reconcile --resume"))
+			}
 			if n := len(r.Failed) + len(r.Unread); n > 0 {
 				return access.Errorf(access.CodeUnavailable, "%s could not be read or put right", count(n, "place")).
 					WithHint("it is tried again every 30 s; the reasons stand above")

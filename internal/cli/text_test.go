@@ -4,10 +4,22 @@ import (
 	"encoding/json"
 	"strings"
 	"testing"
+	"time"
 	"unicode/utf8"
 
 	"go.yaml.in/yaml/v4"
+
+	"github.com/curfew-jit/curfew/api"
+	"github.com/curfew-jit/curfew/internal/clock"
 )
+
+// fixed is a clock that stands.
+type fixed struct {
+	clock.System
+	at time.Time
+}
+
+func (f fixed) Now() time.Time { return f.at }
 
 func TestHostileNamesAreEscaped(t *testing.T) {
 	for in, want := range map[string]string{
@@ -105,5 +117,19 @@ func TestYAMLReadsBackAsTheSameValue(t *testing.T) {
 	}
 	if strings.ContainsRune(string(y), 0x1b) {
 		t.Errorf("an escape character went through:\n%q", y)
+	}
+}
+
+// A grant whose early closing fails is late although its time is not over: no span is below zero.
+func TestLateBeforeItsEnd(t *testing.T) {
+	now := time.Date(2026, 11, 22, 10, 0, 0, 0, time.UTC)
+	c := &cli{Env: Env{Clock: fixed{at: now}, Location: time.UTC}}
+	g := api.Grant{State: "close_failed", Overdue: true, EndsAt: now.Add(5 * time.Minute)}
+	if got := c.grantTime(g); strings.Contains(got, "-") || !strings.Contains(got, "should have shut already") {
+		t.Error(got)
+	}
+	g.EndsAt = now.Add(-time.Minute)
+	if got := c.grantTime(g); !strings.Contains(got, "overdue by 1m") {
+		t.Error(got)
 	}
 }

@@ -75,8 +75,8 @@ func New(o Options) (*Client, error) {
 	if base.Scheme == "http" && o.Token != "" && !loopback(base.Hostname()) {
 		return nil, usage("server", "the token would travel in the clear to %s", base.Host).WithHint("use https, or a server on this machine")
 	}
-	if strings.ContainsAny(o.Token+o.As, "\r\n") {
-		return nil, usage("token", "the token or account holds a line break")
+	if strings.ContainsFunc(o.Token+o.As, func(r rune) bool { return r < ' ' || r == 0x7f }) {
+		return nil, usage("token", "the token or account holds control characters")
 	}
 	c := &Client{base: base, opt: o, http: o.HTTPClient, clock: o.Clock}
 	if c.clock == nil {

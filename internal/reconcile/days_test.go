@@ -192,6 +192,43 @@ func TestDrift(t *testing.T) {
 	})
 }
 
+// What the reconciler does at a place for nobody's sake is said in the log as it was: a rule in our name without a grant is removed, not
+// "written again", and a deny that has to stand before somebody's new rule is seen to move.
+func TestStraysAreRecorded(t *testing.T) {
+	bubble(t, bt.Options{}, func(t *testing.T, s *bt.Stack) {
+		s.Protect("web-01")
+		group := s.Machine("web-01").NSGs()[0]
+		add := func(name string, priority int) {
+			if err := s.Sim.Edit(group, func(m map[string]any) error {
+				p := m["properties"].(map[string]any)
+				p["securityRules"] = append(p["securityRules"].([]any), map[string]any{"name": name, "properties": map[string]any{"priority": priority,
+					"direction": "Inbound", "access": "Allow", "protocol": "Tcp", "sourcePortRange": "*", "destinationPortRange": "22",
+					"sourceAddressPrefix": "*", "destinationAddressPrefix": "*"}})
+				return nil
+			}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		add("curfew-allow-test01-zzzz-20990101T000000Z", 310)
+		add("hand", 200)
+		time.Sleep(40 * time.Second)
+		if n := s.Allows(group); len(n) != 0 {
+			t.Errorf("left %v", n)
+		}
+		var said []string
+		for _, e := range s.Log() {
+			if e.Object == group {
+				said = append(said, e.Action+": "+e.Message)
+			}
+		}
+		all := strings.Join(said, "\n")
+		if !strings.Contains(all, "drift.repair: curfew-allow-test01-zzzz-20990101T000000Z stood in web-01-nsg and belongs to no grant") ||
+			!strings.Contains(all, "rule.rewrite: curfew-deny-test01-tcp-22 in web-01-nsg was written again at priority 199") || strings.Contains(all, "zzzz-20990101T000000Z in web-01-nsg; it was written again") {
+			t.Errorf("the log says\n%s", all)
+		}
+	})
+}
+
 // P1, P2: each fault of Azure on opening and on closing. Whatever happens, the port is shut soon after its end.
 func TestFaults(t *testing.T) {
 	faults := map[string]sim.Fault{

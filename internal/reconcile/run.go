@@ -259,15 +259,44 @@ func (r *Reconciler) settle(ctx context.Context, placeID string, res enforce.Res
 	}
 	for _, name := range res.Altered {
 		r.cfg.Metrics.Drift.WithLabelValues("altered").Inc()
+		if slices.ContainsFunc(res.Changes, func(c enforce.Change) bool { return c.Kind == enforce.Remove && c.Rule == name }) {
+			continue // below
+		}
 		b.Record(ctx, audit.Entry{Action: "drift.repair", Outcome: outcome(err), Object: placeID, Message: fmt.Sprintf("somebody changed %s in %s; it was written again", name, lastPart(placeID))})
 	}
+	r.recordStrays(ctx, placeID, res, err, open, over)
 	if len(opened) > 0 {
 		r.wg.Go(func() { r.verify(r.background(), opened) })
 	}
-	if again {
+	if again || err != nil {
 		r.cfg.Metrics.Retries.Inc()
 	}
 	return again
+}
+
+// recordStrays records what was done at a place that follows from nobody's grant or protection: an opening of ours that belonged to no
+// grant there (one that came late, or that somebody wrote in our name) was removed, and a deny of ours was moved before a rule that
+// would bypass it.
+func (r *Reconciler) recordStrays(ctx context.Context, placeID string, res enforce.Result, err error, open, over []access.Grant) {
+	if !res.Wrote {
+		return
+	}
+	for _, c := range res.Changes {
+		h, ours := enforce.ParseName(c.Rule)
+		if !ours {
+			continue
+		}
+		known := func(g access.Grant) bool { return strings.EqualFold(string(g.ID), string(h.Grant)) }
+		switch {
+		case c.Kind == enforce.Remove && h.Kind == enforce.KindAllow && !slices.ContainsFunc(open, known) && !slices.ContainsFunc(over, known):
+			r.cfg.Metrics.Drift.WithLabelValues("stray").Inc()
+			r.cfg.Broker.Record(ctx, audit.Entry{Action: "drift.repair", Outcome: outcome(err), Object: placeID,
+				Message: fmt.Sprintf("%s stood in %s and belongs to no grant that may be open there (%s); it was removed", c.Rule, lastPart(placeID), c.Summary)})
+		case c.Kind == enforce.Rewrite && h.Kind == enforce.KindDeny && !slices.Contains(res.Altered, c.Rule):
+			r.cfg.Broker.Record(ctx, audit.Entry{Action: "rule.rewrite", Outcome: outcome(err), Object: placeID,
+				Message: fmt.Sprintf("%s in %s was written again at priority %d: %s (%s)", c.Rule, lastPart(placeID), c.Priority, c.Why, c.Summary)})
+		}
+	}
 }
 
 func outcome(err error) audit.Outcome {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -412,6 +413,10 @@ func (s *Server) readyz(w http.ResponseWriter, r *http.Request) {
 		if why != "" {
 			out.Reasons = append(out.Reasons, what+": "+why)
 		}
+	}
+	slices.Sort(out.Reasons)
+	if !out.Ready && len(out.Reasons) == 0 {
+		out.Reasons = append(out.Reasons, "sweep: the first one since the start is not done")
 	}
 	if s.stopped() {
 		out.Ready, out.Reasons = false, append(out.Reasons, "the server is shutting down")
