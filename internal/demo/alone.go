@@ -14,6 +14,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"strings"
 
@@ -61,6 +62,9 @@ func RunSim(ctx context.Context, o SimOptions) (err error) {
 	first, err := estate(o.Estate)
 	if err != nil {
 		return err
+	}
+	if o.VMs > 0 { // half as much again as the estate itself takes: the collector works harder, and the machine is not filled
+		debug.SetMemoryLimit(1200 << 20)
 	}
 	az, err := startLarge(ctx, o.Listen, "listen", dir, first, o.Seed, o.VMs, o.Clock, log)
 	if err != nil {

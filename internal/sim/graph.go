@@ -27,7 +27,10 @@ var tables = map[string]func(typeKey string) bool{
 }
 
 func (s *Sim) graphRowLocked(r *resource, v view) (row, bool) {
-	tree := s.treeLocked
+	tree := s.stampedLocked // no detour over text; an NSG's rules are not in its body
+	if r.typeKey == typeNSG {
+		tree = s.treeLocked
+	}
 	if v.stale > 0 || !v.asOf.IsZero() {
 		raw := s.readLocked(r, v)
 		if raw == nil {
@@ -70,9 +73,12 @@ func (s *Sim) graphRowLocked(r *resource, v view) (row, bool) {
 				if chain := object(m, "properties")["managementGroupAncestorsChain"]; chain != nil {
 					p.(map[string]any)["managementGroupAncestorsChain"] = chain
 				}
+			case typeVMSSVM:
+				p = object(withoutInstanceView(tree(r)), "properties")
 			case typeVM:
 				if m, ok := p.(map[string]any); ok {
 					m = maps.Clone(m)
+					delete(m, "instanceView")
 					code := powerCode(s.instanceViewLocked(r))
 					m["extended"] = map[string]any{"instanceView": map[string]any{"powerState": map[string]any{"code": code,
 						"displayStatus": "VM " + strings.TrimPrefix(code, "PowerState/"), "level": "Info"}}}

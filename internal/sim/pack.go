@@ -39,7 +39,7 @@ func newCaches() *caches {
 	return &caches{
 		live: ring{size: liveKept, drop: func(r *resource) {
 			if r.packed == nil && r.live != nil {
-				r.packed = mustJSON(r.live)
+				r.packed = fit(mustJSON(r.live))
 			}
 			r.live = nil
 		}},
@@ -70,8 +70,11 @@ func (r *resource) setDoc(body map[string]any) {
 }
 
 func (r *resource) keepRaw(raw []byte) []byte {
-	if r.raw = raw; r.caches != nil {
+	if r.raw = fit(raw); r.caches != nil {
 		r.caches.raw.add(r)
 	}
-	return raw
+	return r.raw
 }
+
+// fit is b without the room that it grew into.
+func fit(b []byte) []byte { return append(make([]byte, 0, len(b)), b...) }

@@ -125,6 +125,9 @@ func (s *Sim) insertLocked(t target) *resource {
 		r.typeKey = typeSub
 	default:
 		r.typeKey = strings.ToLower(r.typ)
+		if list := s.byType[r.typeKey]; len(list) > 0 {
+			r.typ, r.typeKey = list[0].typ, list[0].typeKey // the same text for all
+		}
 	}
 	r.kind = kinds[r.typeKey]
 	s.all[r.key] = r
