@@ -13,13 +13,13 @@ import (
 	"github.com/curfew-jit/curfew/internal/clock"
 )
 
-// fixed is a clock that stands.
-type fixed struct {
+// stopped is a clock that stands.
+type stopped struct {
 	clock.System
 	at time.Time
 }
 
-func (f fixed) Now() time.Time { return f.at }
+func (f stopped) Now() time.Time { return f.at }
 
 func TestHostileNamesAreEscaped(t *testing.T) {
 	for in, want := range map[string]string{
@@ -123,7 +123,7 @@ func TestYAMLReadsBackAsTheSameValue(t *testing.T) {
 // A grant whose early closing fails is late although its time is not over: no span is below zero.
 func TestLateBeforeItsEnd(t *testing.T) {
 	now := time.Date(2026, 11, 22, 10, 0, 0, 0, time.UTC)
-	c := &cli{Env: Env{Clock: fixed{at: now}, Location: time.UTC}}
+	c := &cli{Env: Env{Clock: stopped{at: now}, Location: time.UTC}}
 	g := api.Grant{State: "close_failed", Overdue: true, EndsAt: now.Add(5 * time.Minute)}
 	if got := c.grantTime(g); strings.Contains(got, "-") || !strings.Contains(got, "should have shut already") {
 		t.Error(got)
