@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -369,6 +370,11 @@ func (s *Server) vmID(ctx context.Context, c access.Caller, ref string) (string,
 		return ref, nil
 	}
 	v, err := s.svc.VM(ctx, c, ref)
+	if e := (*access.Error)(nil); errors.As(err, &e) && e.Code == access.CodeNotFound {
+		gone := *e
+		gone.Hint = strings.TrimPrefix(e.Hint+"; one that is gone is named by its resource id", "; ")
+		return "", &gone
+	}
 	return v.VM.ID, err
 }
 

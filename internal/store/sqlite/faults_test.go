@@ -69,6 +69,23 @@ func size(t testing.TB, s *sqlite.Store) (n int64) {
 	return n
 }
 
+// Who asked for what, from where and why is nobody else's to read, whatever the umask is.
+func TestFilesAreTheServersOwn(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "curfew.db")
+	s, err := sqlite.Open(t.Context(), sqlite.Options{Path: path})
+	must(t, err)
+	defer s.Close()
+	files, err := filepath.Glob(path + "*")
+	must(t, err)
+	for _, f := range files {
+		info, err := os.Stat(f)
+		must(t, err)
+		if m := info.Mode().Perm(); m&0o077 != 0 {
+			t.Errorf("%s has mode %o", filepath.Base(f), m)
+		}
+	}
+}
+
 // A full disk is said in words, loses nothing, and is over as soon as there is space.
 func TestDiskFull(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "curfew.db")

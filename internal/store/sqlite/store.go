@@ -127,6 +127,10 @@ func Open(ctx context.Context, opts Options) (_ *Store, err error) {
 		if err := checkHeader(path); err != nil {
 			return nil, err
 		}
+		// SQLite would make the file, and those beside it, readable for everybody whom the umask lets. Where this fails it says why.
+		if f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600); err == nil {
+			_ = f.Close()
+		}
 	}
 	s.opts.Path = path
 	if s.write, err = sql.Open("sqlite", dsn(path, map[string]string{"_txlock": "immediate"}, busyStep)); err != nil {
