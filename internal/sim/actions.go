@@ -79,6 +79,12 @@ func (s *Sim) actionLocked(r *request, t target) *answer {
 	on := t.parent()
 	res := s.all[on.key()]
 	if res == nil {
+		if _, owner, found := s.lookLocked(on, view{}); found {
+			return noAction(owner, t).answer()
+		}
+		if s.unknownType(on) {
+			return noType(on, r.api).answer()
+		}
 		return notFound(on).answer()
 	}
 	switch {

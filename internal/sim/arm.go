@@ -277,6 +277,13 @@ func (s *Sim) serveLocked(r *request) *answer {
 	if a := s.securityLocked(r, t); a != nil {
 		return a
 	}
+	if tk := t.typeKey(); (tk == "microsoft.compute/locations/virtualmachines" || tk == "microsoft.compute/locations/virtualmachinescalesets") && t.group == "" && len(t.names) == 1 {
+		if r.method != http.MethodGet {
+			return methodNotAllowed(r).answer()
+		}
+		return s.pageWhereLocked(r, []string{"microsoft.compute/" + strings.ToLower(t.types[1])}, strings.ToLower(t.scope)+"/", view{stale: r.stale()},
+			func(x *resource) bool { return sameLocation(text(x.doc(), "location"), t.names[0]) })
+	}
 	if t.group != "" && r.method != http.MethodDelete && s.all[strings.ToLower("/subscriptions/"+t.sub+"/resourceGroups/"+t.group)] == nil {
 		return noGroup(t.group).answer()
 	}
@@ -388,6 +395,8 @@ func (s *Sim) listLocked(r *request, t target, v view) *answer {
 				}
 				return ok(200, mustJSON(map[string]any{"value": list}))
 			}
+		} else if _, _, part := s.lookLocked(p, v); part {
+			return noType(t, r.api).answer()
 		} else if s.unknownType(p) {
 			return noType(t, r.api).answer()
 		} else if t.group != "" {

@@ -156,6 +156,7 @@ func (s *Sim) graphLocked(r *request) *answer {
 		Subscriptions    []string `json:"subscriptions"`
 		ManagementGroups []string `json:"managementGroups"`
 		Query            string   `json:"query"`
+		Facets           []any    `json:"facets"`
 		Options          struct {
 			Top          *int   `json:"$top"`
 			Skip         int    `json:"$skip"`
@@ -165,6 +166,9 @@ func (s *Sim) graphLocked(r *request) *answer {
 	}
 	if err := json.Unmarshal(r.body, &in); err != nil {
 		return bad("InvalidRequestContent", "The request body is no query: %v", err)
+	}
+	if len(in.Facets) > 0 {
+		return bad("InvalidFacets", "the simulator computes no facets")
 	}
 	top := 100
 	if in.Options.Top != nil {

@@ -486,6 +486,9 @@ func (s *Sim) childInUseLocked(t target) *armError {
 func (s *Sim) patchLocked(r *request, t target) *answer {
 	res := s.all[t.key()]
 	if res == nil {
+		if s.unknownType(t) {
+			return noType(t, r.api).answer()
+		}
 		return notFound(t).answer()
 	}
 	patch, err := decodeObject(r.body)
