@@ -180,34 +180,28 @@ func (nobody) Wake() {}
 
 // Reload reads all live state from the store again.
 func (b *Broker) Reload(ctx context.Context) error {
-	var grants []access.Grant
-	var prots []access.Protection
-	b.index.order.Lock()
-	defer b.index.order.Unlock()
-	err := b.cfg.Store.View(ctx, func(tx Tx) (err error) {
-		if grants, err = tx.LiveGrants(); err != nil {
-			return err
-		}
-		f := GrantFilter{States: []access.GrantState{access.Scheduled}, Page: Page{Limit: 500}}
-		for {
-			page, next, err := tx.Grants(f)
-			if err != nil {
+	return b.index.reload(func() (grants []access.Grant, prots []access.Protection, err error) {
+		err = b.cfg.Store.View(ctx, func(tx Tx) (err error) {
+			if grants, err = tx.LiveGrants(); err != nil {
 				return err
 			}
-			grants = append(grants, page...)
-			if next == "" {
-				break
+			f := GrantFilter{States: []access.GrantState{access.Scheduled}, Page: Page{Limit: 500}}
+			for {
+				page, next, err := tx.Grants(f)
+				if err != nil {
+					return err
+				}
+				grants = append(grants, page...)
+				if next == "" {
+					break
+				}
+				f.Page.After = next
 			}
-			f.Page.After = next
-		}
-		prots, err = tx.Protections()
-		return err
+			prots, err = tx.Protections()
+			return err
+		})
+		return grants, prots, err
 	})
-	if err != nil {
-		return err
-	}
-	b.index.replace(grants, prots)
-	return nil
 }
 
 // Now is the time by which the broker decides: it never goes back.

@@ -12,7 +12,9 @@ import (
 // index holds every grant that is not over, and every protection, as the store has them. The broker is the only writer and
 // changes it after each commit; it is what closings go by when the store cannot be read (P7), and is read anew in each sweep.
 type index struct {
-	order   sync.Mutex // held from before a commit until it is applied here, and around a reload: the index changes in the store's order
+	order     sync.Mutex // held from before a commit until it is applied here: the index changes in the store's order
+	reloading sync.Mutex // one reload at a time
+
 	mu      sync.RWMutex
 	grants  map[access.GrantID]access.Grant
 	byPlace map[string]map[access.GrantID]struct{}
@@ -20,6 +22,12 @@ type index struct {
 	protAt  map[string]map[string]struct{}      // place key -> VM keys
 	forced  map[access.GrantID]access.ShutEvent // to be shut although that could not be stored yet
 	ended   []access.Grant                      // over since a moment ago: a snapshot may still show their rules
+	since   *[]applied                          // what was applied since a reload began; nil when none is under way
+}
+
+type applied struct {
+	grants []access.Grant
+	prots  []access.Protection
 }
 
 func newIndex() *index {
@@ -35,10 +43,42 @@ func (i *index) reset() {
 
 func key(id string) string { return strings.ToLower(strings.TrimRight(id, "/")) }
 
-func (i *index) replace(gs []access.Grant, ps []access.Protection) {
+// reload replaces everything by what read returns. Commits go on while it reads, because reading ten thousand grants takes longer
+// than a closing may wait; what they change is changed again in what was read, which ends with the newest whether or not the
+// reading saw it.
+func (i *index) reload(read func() ([]access.Grant, []access.Protection, error)) error {
+	i.reloading.Lock()
+	defer i.reloading.Unlock()
+	var since []applied
+	watch := func(c *[]applied) {
+		i.order.Lock() // no commit is half applied
+		defer i.order.Unlock()
+		i.mu.Lock()
+		defer i.mu.Unlock()
+		i.since = c
+	}
+	watch(&since)
+	gs, ps, err := read()
+	if err != nil {
+		watch(nil)
+		return err
+	}
+	i.order.Lock()
+	defer i.order.Unlock()
 	i.mu.Lock()
 	defer i.mu.Unlock()
+	i.since = nil
+	ended := i.ended
 	i.reset()
+	i.putAll(gs, ps)
+	for _, c := range since {
+		i.putAll(c.grants, c.prots)
+	}
+	i.ended = ended // they were noted when they were applied first
+	return nil
+}
+
+func (i *index) putAll(gs []access.Grant, ps []access.Protection) {
 	for _, g := range gs {
 		i.putGrant(g)
 	}
@@ -95,11 +135,9 @@ func (i *index) putProtection(p access.Protection) {
 func (i *index) apply(gs []access.Grant, ps []access.Protection) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	for _, g := range gs {
-		i.putGrant(g)
-	}
-	for _, p := range ps {
-		i.putProtection(p)
+	i.putAll(gs, ps)
+	if i.since != nil {
+		*i.since = append(*i.since, applied{gs, ps})
 	}
 }
 
