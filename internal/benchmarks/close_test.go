@@ -31,7 +31,6 @@ func BenchmarkCloseHour(b *testing.B) {
 		bubble(b, func(t *testing.T) {
 			w := newWire(latency)
 			s := bt.New(t, bt.Options{Estate: e.body, OpDelay: 0, Transport: w.wrap})
-			began := time.Now()
 			cpu0 := cpu()
 			protect(t, s, e.all())
 			cpuProtect := cpu() - cpu0
@@ -51,9 +50,10 @@ func BenchmarkCloseHour(b *testing.B) {
 			}
 			until(t, s, 10*time.Minute, "all grants open", allReady(n))
 			b.ReportMetric((cpu()-cpu0).Seconds()*1000/float64(n), "cpu-ms/opening")
-			opened := time.Now()
+			time.Sleep(time.Minute) // what Azure lets a subscription read is full again
+			measured := time.Now()
 			w.forget()
-			w.slow(true)
+			w.real(true)
 			note := func() {
 				for _, g := range s.Broker.Live() {
 					if !g.EndsAt.IsZero() {
@@ -64,7 +64,7 @@ func BenchmarkCloseHour(b *testing.B) {
 			note()
 
 			cpu0 = cpu()
-			last := opened.Add(71 * time.Minute)
+			last := measured.Add(71 * time.Minute)
 			more := 0
 			for i := 0; time.Now().Before(last); i++ {
 				if time.Until(last) > 8*time.Minute {
@@ -78,7 +78,7 @@ func BenchmarkCloseHour(b *testing.B) {
 				time.Sleep(time.Second)
 			}
 			used := cpu() - cpu0
-			hours := time.Since(opened).Hours()
+			hours := time.Since(measured).Hours()
 			time.Sleep(time.Minute)
 
 			var idle, busy []time.Duration
@@ -128,7 +128,6 @@ func BenchmarkCloseHour(b *testing.B) {
 			runtime.ReadMemStats(&m)
 			b.ReportMetric(float64(m.HeapAlloc)/1e6, "heap-MB")
 			b.ReportMetric(float64(m.Sys)/1e6, "sys-MB")
-			t.Logf("opened after %s", opened.Sub(began))
 			s.Stop()
 		})
 	}

@@ -45,6 +45,7 @@ func BenchmarkApprovalToWrite(b *testing.B) {
 		until(b, s, 5*time.Minute, "all grants open", allReady(n))
 		s.Sim.SetOperationDelay(2 * time.Second)
 		time.Sleep(20 * time.Second) // what Azure lets a subscription read is full again
+		w.real(true)
 
 		var toWrite, toReturn []time.Duration
 		ids := make([]access.RequestID, samples)

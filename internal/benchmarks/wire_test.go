@@ -31,15 +31,15 @@ type wire struct {
 	mu    sync.Mutex
 	puts  map[string][]put // by lower-case id of the group
 	calls map[string]int   // by method
-	on    bool             // latency is taken only then
+	on    bool             // whether it is as Azure is: with latency, and with limits
 }
 
 func newWire(latency time.Duration) *wire {
 	return &wire{latency: latency, puts: map[string][]put{}, calls: map[string]int{}}
 }
 
-// slow switches the latency on or off: what comes before the measured part need not wait for it.
-func (w *wire) slow(on bool) {
+// real switches the latency, and what Azure says of its limits, on or off: what comes before the measured part need not wait for it.
+func (w *wire) real(on bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.on = on
@@ -98,11 +98,19 @@ func (t *trip) RoundTrip(req *http.Request) (*http.Response, error) {
 		t.w.puts[group] = append(t.w.puts[group], p)
 	}
 	t.w.calls[req.Method]++
-	wait := t.w.latency
-	if !t.w.on {
-		wait = 0
-	}
+	wait, real := t.w.latency, t.w.on
 	t.w.mu.Unlock()
+	if !real {
+		resp, err := t.next.RoundTrip(req)
+		if err == nil {
+			for k := range resp.Header {
+				if strings.HasPrefix(k, "X-Ms-Ratelimit-Remaining-") {
+					delete(resp.Header, k)
+				}
+			}
+		}
+		return resp, err
+	}
 	if wait > 0 {
 		select {
 		case <-time.After(wait):
