@@ -41,6 +41,7 @@ var mayPanic = map[string]string{
 	"internal/sim.run":        "passes on a panic of the handler that it runs",
 	"internal/sim.mustJSON":   "encodes what was decoded from JSON",
 	"internal/sim.treeLocked": "decodes what the simulator itself encoded",
+	"internal/sim.doc":        "decodes what the simulator itself encoded",
 	"internal/sim/estates.*":  "builds estates from constants of the program; a fault there is one of the source",
 }
 
