@@ -219,6 +219,38 @@ func (b *Broker) Hold() string {
 	return h
 }
 
+// PutOnHold keeps everything from opening until an admin has looked. A hold that stands already is kept.
+func (b *Broker) PutOnHold(ctx context.Context, why string) error {
+	if b.Hold() != "" {
+		return nil
+	}
+	err := b.update(ctx, func(tx Tx) error {
+		if err := tx.SetMeta(metaHold, why); err != nil {
+			return err
+		}
+		_, err := tx.Append(audit.Entry{At: b.Now(), Actor: system.Name, Action: "system.hold", Outcome: audit.Done, Message: why})
+		return err
+	})
+	if err == nil {
+		b.mu.Lock()
+		b.hold = why
+		b.mu.Unlock()
+	}
+	return err
+}
+
+// Knows tells whether the store has a grant of that id, in whatever state.
+func (b *Broker) Knows(ctx context.Context, id access.GrantID) (bool, error) {
+	if _, ok := b.index.grant(id); ok {
+		return true, nil
+	}
+	err := b.view(ctx, func(tx Tx) error { _, err := tx.Grant(id); return err })
+	if access.CodeOf(err) == access.CodeNotFound {
+		return false, nil
+	}
+	return err == nil, err
+}
+
 // NoteShields is told, before anything is concluded from it, how many places hold denies of this installation. A store that has
 // never protected anything is not the one by which they were written: it would take every one of them for nobody's, and remove it.
 // Openings are put on hold, and with them whatever would take a shield away, until an admin has looked.

@@ -53,6 +53,8 @@ type Broker interface {
 	NoteSweep(at time.Time)
 	NoteAzure(err error)
 	NoteShields(ctx context.Context, places int) error
+	Knows(ctx context.Context, id access.GrantID) (bool, error)
+	PutOnHold(ctx context.Context, why string) error
 }
 
 // Config is what a reconciler needs.
@@ -86,6 +88,8 @@ type Reconciler struct {
 	opening  map[access.GrantID]*opening            // confirmed, and about to be sent
 	known    map[string]map[string]enforce.HeldRule // place key -> what of ours was read there last
 	report   *broker.SweepReport                    // of the sweep under way
+	compared bool                                   // Azure was held against the store since the start
+	strange  map[string]string                      // rules of grants that the store does not know, found before that, with their group
 	sweeping chan struct{}                          // held by the sweep under way
 	wg       sync.WaitGroup
 }

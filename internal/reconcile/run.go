@@ -43,7 +43,12 @@ func (r *Reconciler) run(ctx context.Context, p *place, shut bool) (again bool, 
 		Urgent: shut,
 		Decide: func(ctx context.Context, held enforce.Held) (enforce.Wanted, error) {
 			// Azure was read before this is asked: what is granted meanwhile is not taken for an orphan.
-			if prep := r.ready(p.id); len(prep) > 0 {
+			if !r.begun() {
+				if err := r.strangers(ctx, held); err != nil {
+					r.log.Warn("rules could not be held against the store", "place", p.id, "error", err)
+				}
+			}
+			if prep := r.ready(p.id); len(prep) > 0 && r.begun() {
 				if err := b.Begin(ctx, prep); err != nil {
 					r.log.Warn("openings wait", "place", p.id, "error", err)
 				}
@@ -54,7 +59,7 @@ func (r *Reconciler) run(ctx context.Context, p *place, shut bool) (again bool, 
 				return enforce.Wanted{}, err
 			}
 			w := broker.Wanted(p.id, open, prots)
-			w.Env, w.KeepShields = r.env(ctx, p.id), b.Hold() != ""
+			w.Env, w.KeepShields = r.env(ctx, p.id), b.Hold() != "" || !r.begun()
 			return w, nil
 		},
 		Keep: func(ctx context.Context, originals []access.Replacement) error { return b.Keep(ctx, p.id, originals) },
@@ -89,7 +94,7 @@ func (r *Reconciler) run(ctx context.Context, p *place, shut bool) (again bool, 
 // rule was put back once already and is gone again.
 func (r *Reconciler) narrow(ctx context.Context, placeID string, open []access.Grant) ([]access.Grant, error) {
 	b := r.cfg.Broker
-	closing := b.Hold() != "" || b.StoreDown()
+	closing := b.Hold() != "" || b.StoreDown() || !r.begun()
 	restored := func(g access.Grant) bool { return g.Restored > 0 && r.stood(g, placeID) }
 	if !closing && !slices.ContainsFunc(open, restored) {
 		return open, nil

@@ -47,6 +47,11 @@ func (r *Reconciler) Sweep(ctx context.Context) (broker.SweepReport, error) {
 	if nerr := b.NoteShields(ctx, denies); nerr != nil {
 		return rep, nerr // nothing is removed on the word of a store that cannot be asked whose it is
 	}
+	if err == nil {
+		if cerr := r.compare(ctx, held); cerr != nil {
+			return rep, cerr
+		}
+	}
 	now := b.Now()
 	places := b.Places()
 	shut := map[string]bool{}
