@@ -48,7 +48,7 @@ const (
 	envPoint = "CURFEW_CHILD_POINT"
 )
 
-const scale = 200
+const scale = 120
 
 // TestSIGKILL is the same as TestKilledAtEveryWrite with processes that really die, a database that nobody closed, and an Azure
 // over real TLS: P1, P2, P4, P5, P7.
@@ -60,7 +60,7 @@ func TestSIGKILL(t *testing.T) {
 	t.Parallel()
 	points := 1
 	if os.Getenv("CURFEW_LONG") != "" {
-		points = 8
+		points = 5
 	}
 	for range points {
 		n := 2 + rand.IntN(75)
@@ -141,7 +141,7 @@ func child(t *testing.T) {
 		tell(s, k)
 		t.Fatalf("the story came to its end after %d points", k.n)
 	}
-	check(t, s, nil)
+	check(t, s, nil, 4*time.Minute)
 	if t.Failed() {
 		t.Log("\n" + s.Dump())
 	}
