@@ -80,13 +80,14 @@ type Broker struct {
 	hub   *hub
 	enf   Enforcer
 
-	mu        sync.Mutex
-	hold      string
-	storeErr  string
-	azureErr  string
-	lastSweep time.Time
-	renewed   []string // places where a grant was lengthened; the rule's name still carries the old end
-	locks     sync.Map // VM key -> chan struct{}: one change of a machine's protection at a time
+	mu               sync.Mutex
+	hold             string
+	storeErr         string
+	azureErr         string
+	lastSweep        time.Time
+	saidHousekeeping string   // the trouble that was logged last
+	renewed          []string // places where a grant was lengthened; the rule's name still carries the old end
+	locks            sync.Map // VM key -> chan struct{}: one change of a machine's protection at a time
 }
 
 // Meta keys in the store.

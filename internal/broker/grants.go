@@ -269,8 +269,18 @@ func (b *Broker) housekeeping(ctx context.Context, now time.Time) {
 			return b.update(ctx, func(tx Tx) error { return audit.RecordSpooled(tx, es) })
 		})
 	}
-	if err != nil && ctx.Err() == nil {
-		b.log.Warn("housekeeping", "error", err)
+	if err == nil {
+		b.mu.Lock()
+		b.saidHousekeeping = ""
+		b.mu.Unlock()
+	} else if ctx.Err() == nil {
+		b.mu.Lock()
+		said := b.saidHousekeeping == err.Error()
+		b.saidHousekeeping = err.Error()
+		b.mu.Unlock()
+		if !said { // once for each trouble, not once a second
+			b.log.Warn("housekeeping", "error", err)
+		}
 	}
 }
 

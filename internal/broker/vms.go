@@ -45,7 +45,7 @@ func (b *Broker) exposures(s *inventory.Snapshot, m inventory.Machine, ports []a
 				}
 				rule := ruleName(piece.Rule)
 				if rule == "" {
-					rule = "no network security group"
+					rule = "the lack of any network security group"
 				}
 				k := rule + "|" + piece.Access.String()
 				e := Exposure{Ports: q.Ports, Proto: q.Protocol, From: z.name, Rule: rule, Allowed: piece.Access == netsec.Allow}
