@@ -96,6 +96,17 @@ func specs(t testing.TB) string {
 // differences. The report stays beside the traffic.
 func Validate(t *testing.T, dir, client string) {
 	t.Helper()
+	r := examine(t, dir)
+	t.Logf("%d exchanges, %d validated, %d that no spec describes; asked in versions other than the specs': %v", r.Exchanges, r.Validated, len(r.Undescribed), r.OtherVersions)
+	if r.Validated == 0 {
+		t.Fatal("nothing was validated")
+	}
+	judge(t, r, client)
+}
+
+// examine runs the validator.
+func examine(t testing.TB, dir string) report {
+	t.Helper()
 	modules, specs := Modules(t), specs(t)
 	file := filepath.Clean(dir) + "-oav.json"
 	cmd := exec.Command("node", filepath.Join(modules, "validate.mjs"), specs, dir, file)
@@ -111,11 +122,7 @@ func Validate(t *testing.T, dir, client string) {
 	if err := json.Unmarshal(data, &r); err != nil {
 		t.Fatalf("oav's report: %v", err)
 	}
-	t.Logf("%d exchanges, %d validated, %d that no spec describes; asked in versions other than the specs': %v", r.Exchanges, r.Validated, len(r.Undescribed), r.OtherVersions)
-	if r.Validated == 0 {
-		t.Fatal("nothing was validated")
-	}
-	judge(t, r, client)
+	return r
 }
 
 func judge(t testing.TB, r report, client string) {
