@@ -16,6 +16,9 @@ import (
 	"github.com/curfew-jit/curfew/internal/inventory"
 )
 
+// sweepers is how many places a sweep looks at at once, of those where nothing has to be shut.
+const sweepers = 8
+
 // Sweep implements broker.Enforcer: it looks in all of Azure for rules of ours by name, not by the list of open grants, at every
 // place where something should stand, and at every machine that is protected or open; and puts right what it finds. It is safe to
 // run at any time; two at once follow one another.
@@ -71,33 +74,43 @@ func (r *Reconciler) Sweep(ctx context.Context) (broker.SweepReport, error) {
 	r.mu.Lock()
 	r.report = &rep
 	r.mu.Unlock()
-	waits := map[string]chan error{}
-	for k, id := range places {
-		ch := make(chan error, 1)
-		waits[k] = ch
-		r.mark(id, shut[k], ch)
-	}
 	// A place that takes long must not keep the sweep from the others, nor the next sweep from coming.
-	patience := r.cfg.Clock.After(r.cfg.SweepEvery * 2 / 3)
-	for k, ch := range waits {
+	patient, give := context.WithCancel(ctx)
+	defer give()
+	r.wg.Go(func() {
+		select {
+		case <-r.cfg.Clock.After(r.cfg.SweepEvery * 2 / 3):
+			give()
+		case <-patient.Done():
+		}
+	})
+	look := func(k, id string) {
+		ch := make(chan error, 1)
+		r.mark(id, shut[k], ch)
 		select {
 		case <-ch: // what failed is in the report, and is tried again
-			continue
-		case <-ctx.Done():
-		case <-patience:
-			expired := make(chan time.Time)
-			close(expired)
-			patience = expired
-			select {
-			case <-ch:
-				continue
-			default:
-			}
+		case <-patient.Done():
+			r.mu.Lock()
+			rep.Failed = append(rep.Failed, lastPart(id)+": still being worked on")
+			r.mu.Unlock()
 		}
-		r.mu.Lock()
-		rep.Failed = append(rep.Failed, lastPart(places[k])+": still being worked on")
-		r.mu.Unlock()
 	}
+	// What has to be shut is begun at once. The others are looked at a few at a time, so that an opening does not find every slot taken.
+	var few, all errgroup.Group
+	few.SetLimit(sweepers)
+	for k, id := range places {
+		if shut[k] {
+			all.Go(func() error { look(k, id); return nil })
+		}
+	}
+	for k, id := range places {
+		if !shut[k] {
+			few.Go(func() error { look(k, id); return nil })
+		}
+	}
+	_ = all.Wait()
+	_ = few.Wait()
+	give()
 	r.mu.Lock()
 	r.report = nil
 	r.mu.Unlock()
