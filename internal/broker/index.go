@@ -18,10 +18,12 @@ type index struct {
 	mu      sync.RWMutex
 	grants  map[access.GrantID]access.Grant
 	byPlace map[string]map[access.GrantID]struct{}
+	byVM    map[string]map[access.GrantID]struct{}
 	prots   map[string]access.Protection        // by VM key
 	protAt  map[string]map[string]struct{}      // place key -> VM keys
 	forced  map[access.GrantID]access.ShutEvent // to be shut although that could not be stored yet
-	ended   []access.Grant                      // over since a moment ago: a snapshot may still show their rules
+	ended   map[string][]access.Grant           // by VM key: over since a moment ago, a snapshot may still show their rules
+	newest  time.Time                           // when the last of them was over
 	since   *[]applied                          // what was applied since a reload began; nil when none is under way
 }
 
@@ -31,13 +33,14 @@ type applied struct {
 }
 
 func newIndex() *index {
-	i := &index{forced: map[access.GrantID]access.ShutEvent{}}
+	i := &index{forced: map[access.GrantID]access.ShutEvent{}, ended: map[string][]access.Grant{}}
 	i.reset()
 	return i
 }
 
 func (i *index) reset() {
 	i.grants, i.byPlace = map[access.GrantID]access.Grant{}, map[string]map[access.GrantID]struct{}{}
+	i.byVM = map[string]map[access.GrantID]struct{}{}
 	i.prots, i.protAt = map[string]access.Protection{}, map[string]map[string]struct{}{}
 }
 
@@ -68,14 +71,25 @@ func (i *index) reload(read func() ([]access.Grant, []access.Protection, error))
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	i.since = nil
-	ended := i.ended
+	ended := map[string][]access.Grant{}
+	for vm, gs := range i.ended {
+		if gs = i.recent(gs); len(gs) > 0 {
+			ended[vm] = gs
+		}
+	}
 	i.reset()
+	i.ended = map[string][]access.Grant{}
 	i.putAll(gs, ps)
 	for _, c := range since {
 		i.putAll(c.grants, c.prots)
 	}
 	i.ended = ended // they were noted when they were applied first
 	return nil
+}
+
+// recent drops those that were over long before the last.
+func (i *index) recent(gs []access.Grant) []access.Grant {
+	return slices.DeleteFunc(gs, func(g access.Grant) bool { return i.newest.Sub(g.EndedAt) > staleLimit })
 }
 
 func (i *index) putAll(gs []access.Grant, ps []access.Protection) {
@@ -94,14 +108,26 @@ func (i *index) putGrant(g access.Grant) {
 		}
 	}
 	if g.State.Final() {
+		vm := key(g.Target.VM.ID)
 		if _, ok := i.grants[g.ID]; ok && !g.EndedAt.IsZero() {
-			i.ended = append(slices.DeleteFunc(i.ended, func(x access.Grant) bool { return g.EndedAt.Sub(x.EndedAt) > staleLimit }), g)
+			if g.EndedAt.After(i.newest) {
+				i.newest = g.EndedAt
+			}
+			i.ended[vm] = append(i.recent(i.ended[vm]), g)
+		}
+		if delete(i.byVM[vm], g.ID); len(i.byVM[vm]) == 0 {
+			delete(i.byVM, vm)
 		}
 		delete(i.grants, g.ID)
 		delete(i.forced, g.ID)
 		return
 	}
 	i.grants[g.ID] = g
+	vm := key(g.Target.VM.ID) // it never changes
+	if i.byVM[vm] == nil {
+		i.byVM[vm] = map[access.GrantID]struct{}{}
+	}
+	i.byVM[vm][g.ID] = struct{}{}
 	for _, p := range g.Places {
 		k := key(p.ID)
 		if i.byPlace[k] == nil {
@@ -159,17 +185,18 @@ func (i *index) each(fn func(access.Grant)) {
 // staleLimit is how old a snapshot may be at most: two sweeps, with time to read.
 const staleLimit = 90 * time.Second
 
-// holding calls fn for every grant whose rules may stand in a snapshot of now: those that are not over, and those that were a
-// moment ago.
-func (i *index) holding(now time.Time, fn func(access.Grant)) {
+// holding calls fn for every grant on a machine whose rules may stand in a snapshot of now: those that are not over, and those
+// that were a moment ago.
+func (i *index) holding(vmID string, now time.Time, fn func(access.Grant)) {
 	i.mu.RLock()
 	defer i.mu.RUnlock()
-	for _, g := range i.grants {
-		if g.State.Live() {
+	vm := key(vmID)
+	for id := range i.byVM[vm] {
+		if g := i.grants[id]; g.State.Live() {
 			fn(g)
 		}
 	}
-	for _, g := range i.ended {
+	for _, g := range i.ended[vm] {
 		if now.Sub(g.EndedAt) <= staleLimit {
 			fn(g)
 		}

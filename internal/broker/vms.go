@@ -78,8 +78,8 @@ func (b *Broker) exposures(s *inventory.Snapshot, m inventory.Machine, ports []a
 // grant on the machine lets in. The name alone says nothing: anybody who may write rules can give it to one of his own (P4).
 func (b *Broker) accounted(m inventory.Machine, q access.ProtectedPort, exempt []access.Exemption) func(*netsec.PathPiece) bool {
 	granted := sync.OnceValue(func() (out []netip.Prefix) {
-		b.index.holding(b.Now(), func(g access.Grant) {
-			if access.SameVM(g.Target.VM.ID, m.ID) && g.Target.Protocol == q.Protocol && g.Target.Ports.Overlaps(q.Ports) {
+		b.index.holding(m.ID, b.Now(), func(g access.Grant) {
+			if g.Target.Protocol == q.Protocol && g.Target.Ports.Overlaps(q.Ports) {
 				out = append(out, g.Source)
 			}
 		})
