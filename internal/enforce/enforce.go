@@ -115,6 +115,7 @@ type Result struct {
 	Problems []Problem
 	Wrote    bool                                          // something was sent and is known to stand
 	Before   map[access.GrantID]bool                       // the wanted windows that stood before
+	Until    map[access.GrantID]time.Time                  // until when what was read first lets the wanted windows in, by the rules' own names: it may be past, or earlier than wanted; absent: nothing does
 	After    map[access.GrantID]bool                       // the wanted windows that stand now, as read after the write
 	Shields  bool                                          // every wanted shield stands now
 	Missing  []string                                      // names of standing denies and exemptions of ours that were expected and not there

@@ -89,6 +89,7 @@ type Reconciler struct {
 	known    map[string]map[string]enforce.HeldRule // place key -> what of ours was read there last
 	report   *broker.SweepReport                    // of the sweep under way
 	compared bool                                   // Azure was held against the store since the start
+	seen     map[string]map[access.GrantID]bool     // place key -> live grants that stood there, with whatever end, at some time since the start; until compared
 	strange  map[string]string                      // rules of grants that the store does not know, found before that, with their group
 	sweeping chan struct{}                          // held by the sweep under way
 	wg       sync.WaitGroup
@@ -241,7 +242,10 @@ func (r *Reconciler) mark(id string, shut bool, waiter chan error) {
 // start begins a run; r.mu is held.
 func (r *Reconciler) start(p *place) {
 	ctx := r.ctx
-	if ctx == nil || ctx.Err() != nil {
+	if ctx == nil {
+		return // not yet: Run begins with what waits
+	}
+	if ctx.Err() != nil {
 		for _, w := range p.waiters {
 			w <- errors.New("the reconciler is not running")
 		}

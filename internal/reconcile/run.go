@@ -91,7 +91,9 @@ func (r *Reconciler) run(ctx context.Context, p *place, shut bool) (again bool, 
 }
 
 // narrow takes out of what is wanted everything that would have to be written, while nothing may open; and revokes a grant whose
-// rule was put back once already and is gone again.
+// rule was put back once already and is gone again. What stands for a live grant with an earlier end than its own, because it was
+// lengthened and that is not written yet, is kept until that end: it is neither drift nor too much. Nor does a grant go because
+// another one of the rule that they share is over: the rule is written again without that one, which opens nothing.
 func (r *Reconciler) narrow(ctx context.Context, placeID string, open []access.Grant) ([]access.Grant, error) {
 	b := r.cfg.Broker
 	closing := b.Hold() != "" || b.StoreDown() || !r.begun()
@@ -108,11 +110,17 @@ func (r *Reconciler) narrow(ctx context.Context, placeID string, open []access.G
 	if err != nil {
 		return nil, err
 	}
+	r.noteSeen(placeID, res)
 	var keep []access.Grant
 	var moves []broker.Move
 	for _, g := range open {
 		switch {
 		case res.Before[g.ID]:
+			keep = append(keep, g)
+		case closing && b.Now().Before(res.Until[g.ID]):
+			if end := res.Until[g.ID]; end.Before(g.EndsAt) {
+				g.EndsAt = end
+			}
 			keep = append(keep, g)
 		case closing: // it stays as it is in the store, and is not written
 		case restored(g):

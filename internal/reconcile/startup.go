@@ -34,7 +34,6 @@ func (r *Reconciler) compare(ctx context.Context, held []enforce.Held) error {
 		if err := r.strangers(ctx, h); err != nil {
 			return err
 		}
-		named := map[access.GrantID]bool{}
 		denies := false
 		for _, rule := range h.Rules {
 			if rule.Installation != r.cfg.Installation {
@@ -42,11 +41,11 @@ func (r *Reconciler) compare(ctx context.Context, held []enforce.Held) error {
 			}
 			denies = denies || rule.Kind == enforce.KindDeny
 			if rule.Kind == enforce.KindAllow {
-				named[rule.Grant] = true
+				r.sawGrant(h.Place, rule.Grant)
 			}
 		}
 		open, _, prots := b.WantedAt(h.Place)
-		lacks := slices.ContainsFunc(open, func(g access.Grant) bool { return g.State == access.Active && !named[g.ID] })
+		lacks := slices.ContainsFunc(open, func(g access.Grant) bool { return g.State == access.Active && !r.saw(h.Place, g.ID) })
 		if !denies && !lacks {
 			continue
 		}
@@ -59,8 +58,9 @@ func (r *Reconciler) compare(ctx context.Context, held []enforce.Held) error {
 			r.log.Warn("a group could not be held against the store", "place", h.Place, "error", err)
 			continue
 		}
+		r.noteSeen(h.Place, res)
 		for _, g := range open {
-			if g.State == access.Active && !named[g.ID] && !res.Before[g.ID] {
+			if g.State == access.Active && !r.saw(h.Place, g.ID) {
 				signs = append(signs, fmt.Sprintf("the database says that %s is open to %s, and %s holds no rule of it", g.Target, g.Source, lastPart(h.Place)))
 			}
 		}
@@ -83,8 +83,9 @@ func (r *Reconciler) compare(ctx context.Context, held []enforce.Held) error {
 		if err != nil {
 			continue // it could not be read; what could not be read proves nothing
 		}
+		r.noteSeen(id, res)
 		for _, g := range open {
-			if g.State == access.Active && !res.Before[g.ID] {
+			if g.State == access.Active && !r.saw(id, g.ID) {
 				signs = append(signs, fmt.Sprintf("the database says that %s is open to %s, and %s holds no rule of ours", g.Target, g.Source, lastPart(id)))
 			}
 		}
@@ -105,7 +106,7 @@ func (r *Reconciler) compare(ctx context.Context, held []enforce.Held) error {
 		}
 	}
 	r.mu.Lock()
-	r.compared = true
+	r.compared, r.seen = true, nil
 	var waiting []string
 	for _, o := range r.opening {
 		for _, p := range o.places {
@@ -118,6 +119,37 @@ func (r *Reconciler) compare(ctx context.Context, held []enforce.Held) error {
 	}
 	r.Wake()
 	return nil
+}
+
+// noteSeen notes for which live grants rules stood at a place, with whatever end: one that was lengthened may stand with its earlier
+// end, and a run at the same place may since have taken that away because it was over. Either is no sign of an old copy.
+func (r *Reconciler) noteSeen(placeID string, res enforce.Result) {
+	for id := range res.Until {
+		r.sawGrant(placeID, id)
+	}
+}
+
+func (r *Reconciler) sawGrant(placeID string, id access.GrantID) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.compared {
+		return
+	}
+	k := key(placeID)
+	if r.seen == nil {
+		r.seen = map[string]map[access.GrantID]bool{}
+	}
+	if r.seen[k] == nil {
+		r.seen[k] = map[access.GrantID]bool{}
+	}
+	r.seen[k][id] = true
+}
+
+// saw tells whether a rule of the grant stood at the place at some time since the start.
+func (r *Reconciler) saw(placeID string, id access.GrantID) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.seen[key(placeID)][id]
 }
 
 // strangers notes allow rules of ours, not over yet, of grants that the store has never heard of. They are removed like any rule

@@ -129,9 +129,13 @@ func extend(w *World) {
 	}
 	time.Sleep(5 * time.Minute)
 	want.windows[0].End = want.windows[0].End.Add(7 * time.Minute)
+	first := want.windows[0].End.Add(-7 * time.Minute)
 	res := w.mustSync(want, "web-nsg")
 	if w.onWrite = nil; states == 0 || !res.Wrote {
 		w.t.Fatalf("%d writes were seen", states)
+	}
+	if got := res.Until[grantID("1")]; res.Before[grantID("1")] || !got.Equal(first.Truncate(time.Second)) {
+		w.t.Errorf("before it was lengthened: stands as wanted %v, until %s; want its first end, %s", res.Before[grantID("1")], got, first)
 	}
 	time.Sleep(6 * time.Minute) // past the first end
 	if found, err := w.h.Sweep(w.t.Context(), w.Backend, []string{subscription}, true); err != nil || len(found) > 0 {

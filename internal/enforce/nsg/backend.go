@@ -207,7 +207,7 @@ func (r *run) decide(ctx context.Context, n azure.NSG) (Input, error) {
 func (r *run) took(n azure.NSG, in Input, p Plan) {
 	if !r.read {
 		r.read = true
-		r.res.Before = p.Before.Windows
+		r.res.Before, r.res.Until = p.Before.Windows, p.Before.Until
 	}
 	r.res.Problems = p.Problems
 	for _, name := range p.Altered {

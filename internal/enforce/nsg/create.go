@@ -51,7 +51,7 @@ func (b *Backend) PlanNew(place string, w enforce.Wanted) enforce.Result {
 	in := Input{Place: place, Wanted: w, Installation: b.c.Installation, Band: b.c.Band, Now: b.clock.Now()}
 	p := NewPlan(in)
 	n.Rules = p.Rules
-	return enforce.Result{Place: place, Changes: p.Changes, Problems: p.Problems, Before: p.Before.Windows, After: p.After.Windows,
+	return enforce.Result{Place: place, Changes: p.Changes, Problems: p.Problems, Before: p.Before.Windows, Until: p.Before.Until, After: p.After.Windows,
 		Shields: p.After.Shields, Clean: len(p.After.Stray) == 0, Held: heldOf(place, p.Rules), Leftover: map[access.GrantID]error{},
 		Snapshot: func(s *inventory.Snapshot) *inventory.Snapshot { return s.With(n) }}
 }

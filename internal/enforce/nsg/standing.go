@@ -15,13 +15,17 @@ import (
 // Standing is what a list of rules really holds of what is wanted.
 type Standing struct {
 	Windows map[access.GrantID]bool
+	// Until is the end that the rules' names give to those windows that rules of ours let in, whether or not it is the wanted end, and
+	// whatever else is in those rules: a grant that was lengthened stands with its earlier end until that is written, and one that
+	// shares a rule goes on when another one of the rule is over. It may be past.
+	Until   map[access.GrantID]time.Time
 	Shields bool     // every protected port is denied, exemptions and windows aside
 	Stray   []string // allow rules of ours that let in anybody or anything that is not wanted, or are past their end
 }
 
 // standing judges a list of rules as it was read, without regard for how it came about.
 func standing(in Input, rules []azure.SecurityRule) Standing {
-	s := Standing{Windows: map[access.GrantID]bool{}, Shields: true}
+	s := Standing{Windows: map[access.GrantID]bool{}, Until: map[access.GrantID]time.Time{}, Shields: true}
 	type port struct {
 		ports access.Ports
 		proto access.Protocol
@@ -45,6 +49,7 @@ func standing(in Input, rules []azure.SecurityRule) Standing {
 		end     time.Time
 		prio    int
 		sources []netip.Prefix
+		good    bool // nobody is let in who is not wanted
 	}
 	allows, denies := map[netip.Addr][]allow{}, map[netip.Addr][]allow{}
 	var foreign []reach
@@ -71,18 +76,21 @@ func standing(in Input, rules []azure.SecurityRule) Standing {
 			for _, d := range dsts {
 				denies[d] = append(denies[d], a)
 			}
-		case h.Kind == enforce.KindAllow && strings.EqualFold(r.Access, "Allow") && in.Now.Before(h.End) && allSourcePorts(r):
-			good := len(r.SourceASGs)+len(r.DestinationASGs) == 0
+		case h.Kind == enforce.KindAllow && strings.EqualFold(r.Access, "Allow") && allSourcePorts(r):
+			exact := len(r.SourceASGs)+len(r.DestinationASGs) == 0
+			good := exact && in.Now.Before(h.End)
 			for _, t := range r.SourcePrefixes {
 				src, ok := netsec.ParsePrefix(t)
-				good = good && ok
+				exact = exact && ok
 				a.sources = append(a.sources, src)
 				for _, d := range dsts {
 					good = good && approved[pair{a.port, src, d}]
 				}
 			}
-			if good {
+			if a.good = exact && good; a.good {
 				s.Stray = slices.DeleteFunc(s.Stray, func(n string) bool { return n == r.Name })
+			}
+			if exact {
 				for _, d := range dsts {
 					allows[d] = append(allows[d], a)
 				}
@@ -99,13 +107,29 @@ func standing(in Input, rules []azure.SecurityRule) Standing {
 		}
 		stands := len(dsts) > 0 && in.Now.Before(w.End)
 		end := w.End.UTC().Truncate(time.Second)
-		for _, d := range dsts {
-			stands = stands && slices.ContainsFunc(allows[d], func(a allow) bool {
-				return a.port == port{w.Ports, w.Protocol} && !a.end.After(end) && a.end.Truncate(time.Minute).Equal(end.Truncate(time.Minute)) &&
-					slices.ContainsFunc(a.sources, func(p netip.Prefix) bool { return access.PrefixWithin(w.Source, p) }) && before(d, w.Ports, w.Protocol, a.prio)
-			})
+		var until time.Time // the earliest of all destinations, of each the latest
+		for i, d := range dsts {
+			var latest time.Time
+			here := false
+			for _, a := range allows[d] {
+				if (a.port != port{w.Ports, w.Protocol}) || !slices.ContainsFunc(a.sources, func(p netip.Prefix) bool { return access.PrefixWithin(w.Source, p) }) ||
+					!before(d, w.Ports, w.Protocol, a.prio) {
+					continue
+				}
+				if a.end.After(latest) {
+					latest = a.end
+				}
+				here = here || a.good && !a.end.After(end) && a.end.Truncate(time.Minute).Equal(end.Truncate(time.Minute))
+			}
+			stands = stands && here
+			if i == 0 || latest.Before(until) {
+				until = latest
+			}
 		}
 		s.Windows[w.Grant] = stands
+		if !until.IsZero() {
+			s.Until[w.Grant] = until
+		}
 	}
 	for _, u := range unitsOf(in.Wanted.Shields) {
 		i := slices.IndexFunc(denies[u.addr], func(a allow) bool { return a.proto == u.proto && a.ports.Contains(u.ports) })

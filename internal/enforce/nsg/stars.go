@@ -142,6 +142,15 @@ func (t *attempt) join(star []*opener) (rule *opener, rest []*opener) {
 	if len(star) == 1 {
 		return first, nil
 	}
+	for _, w := range star { // of those with the same end the one whose name stands already: a name that stays costs no write
+		if ours, _ := Parse(w.name); !ours.End.Equal(ended(first)) {
+			break
+		}
+		if _, stands := t.pl.ours[strings.ToLower(w.name)]; stands {
+			first = w
+			break
+		}
+	}
 	o := *first
 	o.dsts, o.prefixes, o.grants, o.machines, o.source = nil, nil, nil, nil, nil
 	dsts, sources := map[netip.Addr]bool{}, map[netip.Prefix]bool{}
@@ -183,6 +192,12 @@ func (t *attempt) join(star []*opener) (rule *opener, rest []*opener) {
 		o.lead = fmt.Sprintf("Curfew %s: %d grants from %s until %s", t.pl.in.Installation, n, h.Grant, h.End.Format(sayTime))
 	}
 	return &o, star[n:]
+}
+
+// ended is the end in the name of an opening.
+func ended(o *opener) time.Time {
+	h, _ := Parse(o.name)
+	return h.End
 }
 
 func within(p netip.Prefix, set map[netip.Prefix]bool) bool {
