@@ -85,7 +85,8 @@ type Broker struct {
 	storeErr         string
 	azureErr         string
 	lastSweep        time.Time
-	saidHousekeeping string   // the trouble that was logged last
+	saidHousekeeping said
+	saidOver         said     // that what is over could not be stored
 	renewed          []string // places where a grant was lengthened; the rule's name still carries the old end
 	locks            sync.Map // VM key -> chan struct{}: one change of a machine's protection at a time
 }

@@ -183,7 +183,11 @@ func (b *Broker) Tick(ctx context.Context) Work {
 	if len(moves) > 0 {
 		gs, err := b.Apply(ctx, moves)
 		if err != nil {
-			b.log.Error("what is over could not be stored; it is shut all the same", "error", err, "grants", len(moves))
+			if b.say(&b.saidOver, words(err), now) {
+				b.log.Error("what is over could not be stored; it is shut all the same", "error", err, "grants", len(moves))
+			}
+		} else {
+			b.say(&b.saidOver, "", now)
 		}
 		touched = append(touched, gs...)
 	}
@@ -206,6 +210,26 @@ func (b *Broker) Tick(ctx context.Context) Work {
 	}
 	b.housekeeping(ctx, now)
 	return w
+}
+
+// said is a trouble that was logged, and when. A trouble that goes on is logged again only now and then.
+type said struct {
+	what string
+	at   time.Time
+}
+
+const sayAgain = 5 * time.Minute
+
+// say tells whether a trouble is to be logged now: it is another one than before, or that was long ago. No trouble ("") is never
+// logged, and makes the next one news.
+func (b *Broker) say(s *said, what string, now time.Time) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if what == s.what && (what == "" || now.Sub(s.at) < sayAgain) {
+		return false
+	}
+	*s = said{what, now}
+	return what != ""
 }
 
 // markEvery is how often the clock's mark is stored; between two marks the log's newest entry tells how late it has been.
@@ -270,17 +294,9 @@ func (b *Broker) housekeeping(ctx context.Context, now time.Time) {
 		})
 	}
 	if err == nil {
-		b.mu.Lock()
-		b.saidHousekeeping = ""
-		b.mu.Unlock()
-	} else if ctx.Err() == nil {
-		b.mu.Lock()
-		said := b.saidHousekeeping == err.Error()
-		b.saidHousekeeping = err.Error()
-		b.mu.Unlock()
-		if !said { // once for each trouble, not once a second
-			b.log.Warn("housekeeping", "error", err)
-		}
+		b.say(&b.saidHousekeeping, "", now)
+	} else if ctx.Err() == nil && b.say(&b.saidHousekeeping, err.Error(), now) { // not once a second
+		b.log.Warn("housekeeping", "error", err)
 	}
 }
 

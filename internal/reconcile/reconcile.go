@@ -91,8 +91,15 @@ type Reconciler struct {
 	compared bool                                   // Azure was held against the store since the start
 	seen     map[string]map[access.GrantID]bool     // place key -> live grants that stood there, with whatever end, at some time since the start; until compared
 	strange  map[string]string                      // rules of grants that the store does not know, found before that, with their group
+	said     map[string]said                        // what was logged of troubles that go on
 	sweeping chan struct{}                          // held by the sweep under way
 	wg       sync.WaitGroup
+}
+
+// said is a trouble that was logged, and when.
+type said struct {
+	what string
+	at   time.Time
 }
 
 // opening is a grant on its way: where it will stand.
@@ -129,7 +136,9 @@ func New(cfg Config) *Reconciler {
 	if cfg.Metrics == nil {
 		cfg.Metrics = NewMetrics(nil)
 	}
-	return &Reconciler{cfg: cfg, log: cfg.Log, wake: make(chan struct{}, 1), sweeping: make(chan struct{}, 1), slots: make(chan struct{}, cfg.Openers), places: map[string]*place{},
+	live := func() ([]access.Grant, time.Time) { return cfg.Broker.Live(), cfg.Broker.Now() }
+	cfg.Metrics.grants.from.Store(&live)
+	return &Reconciler{cfg: cfg, log: cfg.Log, wake: make(chan struct{}, 1), sweeping: make(chan struct{}, 1), slots: make(chan struct{}, cfg.Openers), places: map[string]*place{}, said: map[string]said{},
 		standing: map[access.GrantID]map[string]string{}, absent: map[access.GrantID]map[string]bool{}, opening: map[access.GrantID]*opening{}, known: map[string]map[string]enforce.HeldRule{}}
 }
 

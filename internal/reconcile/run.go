@@ -59,7 +59,7 @@ func (r *Reconciler) run(ctx context.Context, p *place, shut bool) (again bool, 
 				return enforce.Wanted{}, err
 			}
 			w := broker.Wanted(p.id, open, prots)
-			w.Env, w.KeepShields = r.env(ctx, p.id), b.Hold() != "" || !r.begun()
+			w.Env, w.KeepShields = r.env(ctx, p.id), r.closing() // P7: to take a shield away is to open
 			return w, nil
 		},
 		Keep: func(ctx context.Context, originals []access.Replacement) error { return b.Keep(ctx, p.id, originals) },
@@ -90,13 +90,39 @@ func (r *Reconciler) run(ctx context.Context, p *place, shut bool) (again bool, 
 	return again, err
 }
 
+// closing tells whether nothing may open or widen now.
+func (r *Reconciler) closing() bool {
+	return r.cfg.Broker.Hold() != "" || r.cfg.Broker.StoreDown() || !r.begun()
+}
+
+// sayAgain is after how long a trouble that goes on is logged again.
+const sayAgain = 5 * time.Minute
+
+// say tells whether a trouble about something is to be logged now: it is another one than before, or that was long ago. No trouble
+// ("") makes the next one news.
+func (r *Reconciler) say(about, what string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := r.cfg.Clock.Now()
+	was, ok := r.said[about]
+	switch {
+	case what == "":
+		delete(r.said, about)
+		return false
+	case ok && was.what == what && now.Sub(was.at) < sayAgain:
+		return false
+	}
+	r.said[about] = said{what, now}
+	return true
+}
+
 // narrow takes out of what is wanted everything that would have to be written, while nothing may open; and revokes a grant whose
 // rule was put back once already and is gone again. What stands for a live grant with an earlier end than its own, because it was
 // lengthened and that is not written yet, is kept until that end: it is neither drift nor too much. Nor does a grant go because
 // another one of the rule that they share is over: the rule is written again without that one, which opens nothing.
 func (r *Reconciler) narrow(ctx context.Context, placeID string, open []access.Grant) ([]access.Grant, error) {
 	b := r.cfg.Broker
-	closing := b.Hold() != "" || b.StoreDown() || !r.begun()
+	closing := r.closing()
 	restored := func(g access.Grant) bool { return g.Restored > 0 && r.stood(g, placeID) }
 	if !closing && !slices.ContainsFunc(open, restored) {
 		return open, nil
@@ -248,7 +274,7 @@ func (r *Reconciler) settle(ctx context.Context, placeID string, res enforce.Res
 			action := "grant.shut"
 			if g.LastError == msg {
 				action = "" // said already
-			} else {
+			} else if r.say("shut "+string(g.ID), msg) { // its LastError may not have been stored
 				r.log.Error("closing failed; it is tried again", "grant", g.ID, "vm", g.Target.VM.Name, "error", why)
 			}
 			moves = append(moves, broker.Move{ID: g.ID, Event: access.ShutFailedEvent{Error: msg}, Action: action, Outcome: audit.Failed,
@@ -258,8 +284,12 @@ func (r *Reconciler) settle(ctx context.Context, placeID string, res enforce.Res
 	}
 	changed, aerr := b.Apply(ctx, moves)
 	if aerr != nil {
-		r.log.Error("what became of a place could not be stored", "place", placeID, "error", aerr)
+		if r.say("store "+placeID, words(aerr)) {
+			r.log.Error("what became of a place could not be stored", "place", placeID, "error", aerr)
+		}
 		again = true
+	} else {
+		r.say("store "+placeID, "")
 	}
 	for _, g := range changed {
 		if g.State.Final() {
@@ -370,6 +400,7 @@ func (r *Reconciler) forget(id access.GrantID) {
 	delete(r.standing, id)
 	delete(r.absent, id)
 	delete(r.opening, id)
+	delete(r.said, "shut "+string(id))
 }
 
 func (r *Reconciler) noteResult(placeID string, res enforce.Result, err error) {

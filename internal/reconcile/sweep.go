@@ -47,21 +47,30 @@ func (r *Reconciler) Sweep(ctx context.Context) (broker.SweepReport, error) {
 			denies++
 		}
 	}
-	if nerr := b.NoteShields(ctx, denies); nerr != nil {
-		return rep, nerr // nothing is removed on the word of a store that cannot be asked whose it is
-	}
-	if err == nil {
-		if cerr := r.compare(ctx, held); cerr != nil {
-			return rep, cerr
-		}
-	}
 	now := b.Now()
+	isOver := func(rule enforce.HeldRule) bool {
+		return rule.Kind == enforce.KindAllow && !rule.End.IsZero() && !now.Before(rule.End)
+	}
+	nerr := b.NoteShields(ctx, denies)
+	if nerr == nil && err == nil {
+		nerr = r.compare(ctx, held)
+	}
+	if nerr != nil {
+		// Nothing that may be somebody's is removed on the word of a store that cannot be asked whose it is. What its own name says to
+		// be over is (P2).
+		for _, h := range held {
+			if slices.ContainsFunc(h.Rules, isOver) {
+				r.mark(h.Place, true, nil)
+			}
+		}
+		return rep, nerr
+	}
 	places := b.Places()
 	shut := map[string]bool{}
 	for _, h := range held {
 		k := key(h.Place)
 		for _, rule := range h.Rules {
-			over := rule.Kind == enforce.KindAllow && !rule.End.IsZero() && !now.Before(rule.End)
+			over := isOver(rule)
 			if rule.Installation == r.cfg.Installation || over {
 				if places[k] == "" {
 					shut[k] = true // nothing of ours should stand there at all
@@ -116,17 +125,11 @@ func (r *Reconciler) Sweep(ctx context.Context) (broker.SweepReport, error) {
 	r.mu.Unlock()
 	r.machines(ctx, &rep)
 	rep.At, rep.Places = b.Now(), len(places)
-	overdue := 0
 	for _, g := range b.Live() {
 		if g.State == access.Active || g.State == access.Activating {
 			rep.Live++
 		}
-		if g.Overdue(rep.At) {
-			overdue++
-		}
 	}
-	r.cfg.Metrics.Live.Set(float64(rep.Live))
-	r.cfg.Metrics.Overdue.Set(float64(overdue))
 	r.cfg.Metrics.Sweeps.Inc()
 	if ctx.Err() == nil {
 		b.NoteSweep(rep.At)

@@ -47,7 +47,8 @@ type Options struct {
 	Remote     http.RoundTripper                         // the way to an Azure in another process, instead of Sim
 	StoreHooks sqlite.Hooks
 	OpDelay    time.Duration
-	NoStart    bool // the reconciler is not run
+	NoStart    bool         // the reconciler is not run
+	Log        *slog.Logger // default: none
 }
 
 // Stack is a running Curfew.
@@ -124,6 +125,9 @@ func Start(t testing.TB, o Options) (_ *Stack, err error) {
 	log := slog.New(slog.DiscardHandler)
 	if os.Getenv("CURFEW_TEST_LOG") != "" {
 		log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	}
+	if o.Log != nil {
+		log = o.Log
 	}
 	s.Azure, err = NewAzure(rt, o.Clock, log)
 	if err != nil {

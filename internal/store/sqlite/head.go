@@ -84,6 +84,7 @@ type headKeeper struct {
 	mu      sync.Mutex // serialises writes of the file, and guards what follows
 	last    headState  // as last written; last.restored is why the database is taken for a restored one
 	failing bool       // the last write failed, and was logged
+	known   bool       // there was a head when the database was opened
 }
 
 // openHead compares the head file with the database. The first head of a new database is on disk before anything is committed.
@@ -95,13 +96,19 @@ func (s *Store) openHead(ctx context.Context) (*headKeeper, error) {
 		if now, err = t.head(); err != nil {
 			return err
 		}
-		k.last, err = t.compareHead(k.path, now)
+		if k.last, err = t.compareHead(k.path, now); err == nil {
+			_, serr := os.Stat(k.path)
+			k.known = serr == nil
+		}
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
-	if err := k.put(k.last); err != nil {
+	if err := k.put(k.last); err != nil && k.known && k.last.restored == "" {
+		k.note(err) // the head that is there is only older, which is safe; without room for one more, reading and closing go on
+		k.last = headState{}
+	} else if err != nil {
 		return nil, access.Errorf(access.CodeUnavailable, "the file %s cannot be written; without it a restored backup would not be noticed", k.path).
 			Wrap(err).WithHint("make the directory of the database writable for the account of the server, and free space on its disk")
 	}

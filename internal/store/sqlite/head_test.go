@@ -182,6 +182,41 @@ func TestHeadFollows(t *testing.T) {
 
 const childEnv = "CURFEW_STORE_TEST_CHILD"
 
+// A server must start on a full disk, to shut what is over: a head that is there and cannot be written anew is only older. Without
+// any, a database that is older than it seems would never be noticed, and none is opened.
+func TestNoRoomForHead(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "curfew.db")
+	s := open(t, sqlite.Options{Path: path})
+	must(t, s.Update(t.Context(), func(tx broker.Tx) error { return tx.SetMeta("a", "1") }))
+	must(t, s.Close())
+	before, err := os.ReadFile(path + ".head")
+	must(t, err)
+	blocked := path + ".head.new" // what the new head is written to first
+	must(t, os.MkdirAll(filepath.Join(blocked, "x"), 0o700))
+
+	s = open(t, sqlite.Options{Path: path, HeadEvery: time.Millisecond})
+	wantRestored(t, s, "")
+	must(t, s.Update(t.Context(), func(tx broker.Tx) error { return tx.SetMeta("a", "2") }))
+	must(t, os.RemoveAll(blocked))
+	must(t, s.Update(t.Context(), func(tx broker.Tx) error { return tx.SetMeta("a", "3") }))
+	for range 1000 {
+		if after, err := os.ReadFile(path + ".head"); err == nil && string(after) != string(before) {
+			before = nil
+			break
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	if before != nil {
+		t.Error("the head is not written once there is room again")
+	}
+	must(t, s.Close())
+
+	must(t, os.MkdirAll(filepath.Join(blocked, "x"), 0o700))
+	must(t, os.Remove(path+".head"))
+	_, err = sqlite.Open(t.Context(), sqlite.Options{Path: path})
+	wantError(t, err, access.CodeUnavailable, "cannot be written")
+}
+
 // TestMain lets the test binary be the process that is killed.
 func TestMain(m *testing.M) {
 	if mode := os.Getenv(childEnv); mode != "" {
