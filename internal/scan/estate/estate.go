@@ -49,6 +49,8 @@ type Endpoint struct {
 	VNet, Subnet      string // ids, "" when not known
 	SubnetNSG, NICNSG string // ids, "" is none
 	Addrs             []netip.Addr
+
+	in *inlet // what leads to it
 }
 
 // Terminate is a terminateNotificationProfile as it was read. FACTS 4.1: off reads back as {}.
@@ -87,6 +89,7 @@ type NSG struct {
 	Rules []NSGRule
 	// NICs and Subnets name what it is attached to, by what those say and by what it says itself.
 	NICs, Subnets []string
+	Problems      []Problem // why what it says is not certain
 }
 
 // NSGRule is a rule as netsec judges it, with what else it says.

@@ -1,0 +1,636 @@
+package estate
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"github.com/curfew-jit/curfew/internal/netsec"
+)
+
+// outline is where the parts of a body stand.
+type outline struct {
+	id, typ, name, location, managedBy, kind, instanceID string
+	tags                                                 map[string]string
+	properties, sku                                      int // offsets, -1 where absent
+}
+
+func (d *decoder) outline(o *outline) {
+	o.properties, o.sku = -1, -1
+	n := d.object("the resource", func(k []byte) {
+		switch string(k) {
+		case "id":
+			o.id = d.text("id")
+		case "type":
+			o.typ = d.word("type")
+		case "name":
+			o.name = d.text("name")
+		case "location":
+			o.location = d.word("location")
+		case "managedby":
+			o.managedBy = d.text("managedBy")
+		case "instanceid":
+			o.instanceID = d.word("instanceId")
+		case "tags":
+			d.object("tags", func(k []byte) {
+				name := ""
+				if len(k) > 0 {
+					name = d.tagName(k)
+				}
+				v := d.scalar("a tag")
+				if o.tags == nil {
+					o.tags = map[string]string{}
+				}
+				o.tags[name] = v
+			})
+		case "properties":
+			d.next()
+			if o.properties >= 0 {
+				d.fail("properties stands twice in the resource")
+			}
+			o.properties = d.i
+			d.skip()
+		case "sku":
+			d.next()
+			o.sku = d.i
+			d.skip()
+		default:
+			d.skip()
+		}
+	})
+	if n < 0 {
+		d.fail("the resource is null")
+	}
+	if d.err == nil && d.next() != 0 {
+		d.fail("something follows after the resource: %q", clip(d.b[d.i:]))
+	}
+}
+
+// scalar takes a text, or what else may stand for one.
+func (d *decoder) scalar(what string) string {
+	switch c := d.next(); {
+	case c == '"' || c == 'n':
+		return d.word(what)
+	case c == '{' || c == '[':
+		d.fail("%s is %s, not a text", what, d.kind())
+		return ""
+	}
+	at := d.i
+	d.skip()
+	return d.keep(d.b[at:d.i])
+}
+
+// ref takes {"id": …}; null is none.
+func (d *decoder) ref(what string) (k key) {
+	d.object(what, func(name []byte) {
+		if string(name) == "id" {
+			k = d.ids.of(d.bytes("an id"))
+			return
+		}
+		d.skip()
+	})
+	return k
+}
+
+func (d *decoder) refs(what string, list *[]key) {
+	d.list(what, func() {
+		if k := d.ref(what); k != 0 {
+			*list = append(*list, k)
+		}
+	})
+}
+
+// part reads an element of a list of a resource's parts: {id, name, properties}. Without an id it gets that which Azure would give it.
+func (d *decoder) part(what, parentID, typ string, properties func(k []byte)) (id key, name string) {
+	d.object(what, func(k []byte) {
+		switch string(k) {
+		case "id":
+			id = d.ids.of(d.bytes("an id"))
+		case "name":
+			name = d.word("a name")
+		case "properties":
+			d.object("properties", properties)
+		default:
+			d.skip()
+		}
+	})
+	if id == 0 && name != "" {
+		id = d.ids.of([]byte(parentID + "/" + typ + "/" + name))
+	}
+	return id, name
+}
+
+func (d *decoder) prefixes(what string, list *[]netip.Prefix) {
+	d.list(what, func() { d.prefix(what, list) })
+}
+
+func (d *decoder) prefix(what string, list *[]netip.Prefix) {
+	at := d.i
+	b := d.bytes(what)
+	if len(b) == 0 {
+		return
+	}
+	p, ok := netsec.ParsePrefix(string(b))
+	if !ok {
+		if d.err == nil {
+			d.i = at
+			d.fail("%s: %q is no address range", what, clip(b))
+		}
+		return
+	}
+	*list = append(*list, p)
+}
+
+// port takes a port.
+func (d *decoder) port(what string, v *uint16) {
+	at, n := d.i, 0
+	d.number(what, &n)
+	if d.err == nil && (n < 0 || n > 65535) {
+		d.i = at
+		d.fail("%s is %d, not a port from 0 to 65535", what, n)
+		return
+	}
+	*v = uint16(n)
+}
+
+func (d *decoder) address(what string, a *netip.Addr) {
+	if b := d.bytes(what); len(b) > 0 {
+		*a = parseAddr(string(b))
+	}
+}
+
+// decode reads the properties of a resource of a type that decides something.
+func (b *Builder) decode(d *decoder, o *outline, t kind, c common) {
+	at := func(off int, f func(k []byte)) {
+		if off >= 0 && d.err == nil {
+			d.i, d.depth = off, 1
+			d.object("properties", f)
+		}
+	}
+	sku := func(v *string) {
+		if o.sku >= 0 && d.err == nil {
+			d.i, d.depth = o.sku, 1
+			d.object("sku", func(k []byte) {
+				if string(k) == "name" {
+					*v = d.word("the sku's name")
+					return
+				}
+				d.skip()
+			})
+		}
+	}
+	switch t {
+	case kindVM:
+		v := &rawVM{common: c}
+		at(o.properties, v.field(d))
+		add(d, &b.vms, v)
+	case kindNIC, kindSetNIC:
+		v := &rawNIC{common: c}
+		at(o.properties, v.field(d))
+		add(d, &b.nics, v)
+	case kindVNet:
+		v := &rawVNet{common: c}
+		at(o.properties, v.field(d))
+		add(d, &b.vnets, v)
+	case kindSubnet:
+		v := &rawSubnetBody{common: c, rawSubnet: rawSubnet{id: c.key, vnet: d.ids.of([]byte(parent(o.id)))}}
+		at(o.properties, v.rawSubnet.field(d))
+		add(d, &b.subnets, v)
+	case kindNSG:
+		v := &rawNSG{common: c}
+		at(o.properties, v.field(d))
+		add(d, &b.nsgs, v)
+	case kindRule:
+		v := &rawRuleBody{common: c, nsg: d.ids.of([]byte(parent(o.id)))}
+		v.rule = rawRule{id: c.key, NSGRule: NSGRule{Rule: netsec.Rule{Name: c.meta.Name}}}
+		var said ruleSaid
+		at(o.properties, v.rule.field(d, &said))
+		said.finish(&v.rule)
+		add(d, &b.rules, v)
+	case kindPIP:
+		v := &rawPIP{common: c}
+		sku(&v.sku)
+		at(o.properties, func(k []byte) {
+			if string(k) == "ipaddress" {
+				d.address("ipAddress", &v.addr)
+				return
+			}
+			d.skip()
+		})
+		add(d, &b.pips, v)
+	case kindLB:
+		v := &rawLB{common: c}
+		sku(&v.sku)
+		at(o.properties, v.field(d))
+		add(d, &b.lbs, v)
+	case kindBastion:
+		v := &rawBastion{common: c}
+		at(o.properties, func(k []byte) {
+			if string(k) != "ipconfigurations" {
+				d.skip()
+				return
+			}
+			d.list("ipConfigurations", func() {
+				d.part("an ip configuration", o.id, "bastionHostIpConfigurations", func(k []byte) {
+					if string(k) == "subnet" {
+						v.subnets = append(v.subnets, d.ref("subnet"))
+						return
+					}
+					d.skip()
+				})
+			})
+		})
+		add(d, &b.bastions, v)
+	case kindSet:
+		v := &rawSet{common: c}
+		at(o.properties, v.field(d))
+		add(d, &b.sets, v)
+	case kindInstance:
+		v := &rawInstance{common: c, set: d.ids.of([]byte(parent(o.id))), Instance: Instance{InstanceID: o.instanceID}}
+		if v.InstanceID == "" {
+			v.InstanceID = lastName(o.id)
+		}
+		at(o.properties, func(k []byte) {
+			if string(k) == "latestmodelapplied" && !d.null() {
+				v.Latest = new(bool)
+				d.boolean("latestModelApplied", v.Latest)
+				return
+			}
+			d.skip()
+		})
+		add(d, &b.instances, v)
+	case kindJIT:
+		v := &rawJIT{common: c}
+		at(o.properties, v.field(d))
+		add(d, &b.jits, v)
+	case kindAdmin:
+		v := &rawAdmin{common: c}
+		if vnet := idType(o.id); vnet == typeAdmin {
+			v.key = d.ids.of([]byte(parent(o.id)))
+		}
+		seen := false
+		at(o.properties, v.field(d, &seen))
+		if !seen {
+			d.fail("the effective security admin rules have no list called value")
+		}
+		add(d, &b.admins, v)
+	}
+}
+
+func add[T any](d *decoder, t *table[T], v *T) {
+	if d.err == nil {
+		t.put(v)
+	}
+}
+
+// tagName is the key of a tag as it is spelt: object gives keys in lower case.
+func (d *decoder) tagName(k []byte) string {
+	// The colon is before d.i, the name before it.
+	end := d.i - 1
+	for end > 0 && d.b[end] != '"' {
+		end--
+	}
+	start := end - len(k)
+	if start >= 0 && strings.EqualFold(string(d.b[start:end]), string(k)) {
+		return d.keep(d.b[start:end])
+	}
+	return d.keep(k)
+}
+
+func (v *rawVM) field(d *decoder) func([]byte) {
+	return func(k []byte) {
+		switch string(k) {
+		case "storageprofile":
+			d.object("storageProfile", func(k []byte) {
+				if string(k) != "osdisk" {
+					d.skip()
+					return
+				}
+				d.object("osDisk", func(k []byte) {
+					if string(k) == "ostype" {
+						v.os = strings.ToLower(d.word("osType"))
+						return
+					}
+					d.skip()
+				})
+			})
+		case "osprofile":
+			d.object("osProfile", func(k []byte) {
+				found := ""
+				switch string(k) {
+				case "linuxconfiguration":
+					found = "linux"
+				case "windowsconfiguration":
+					found = "windows"
+				}
+				if d.next() == '{' && found != "" && v.os == "" {
+					v.os = found
+				}
+				d.skip()
+			})
+		case "networkprofile":
+			d.object("networkProfile", func(k []byte) {
+				if string(k) == "networkinterfaces" {
+					d.refs("networkInterfaces", &v.nics)
+					return
+				}
+				d.skip()
+			})
+		case "virtualmachinescaleset":
+			v.scaleSet = d.ref("virtualMachineScaleSet")
+		case "priority":
+			v.spot = spot(d.bytes("priority"))
+		case "scheduledeventsprofile":
+			v.terminate.read(d)
+		case "instanceview":
+			d.object("instanceView", func(k []byte) {
+				if string(k) != "statuses" {
+					d.skip()
+					return
+				}
+				d.list("statuses", func() {
+					d.object("a status", func(k []byte) {
+						if string(k) != "code" {
+							d.skip()
+							return
+						}
+						if p, ok := cutFold(d.word("code"), "PowerState/"); ok {
+							v.power = strings.ToLower(p)
+						}
+					})
+				})
+			})
+		case "extended": // Resource Graph keeps the power state here
+			d.object("extended", func(k []byte) {
+				if string(k) != "instanceview" {
+					d.skip()
+					return
+				}
+				d.object("instanceView", func(k []byte) {
+					if string(k) != "powerstate" {
+						d.skip()
+						return
+					}
+					d.object("powerState", func(k []byte) {
+						if string(k) != "code" {
+							d.skip()
+							return
+						}
+						p, _ := cutFold(d.word("code"), "PowerState/")
+						if v.power == "" {
+							v.power = strings.ToLower(p)
+						}
+					})
+				})
+			})
+		default:
+			d.skip()
+		}
+	}
+}
+
+// spot tells the priorities of machines that Azure may take back: Low is what Spot was called first.
+func spot(b []byte) bool {
+	return strings.EqualFold(string(b), "spot") || strings.EqualFold(string(b), "low")
+}
+
+func (t *Terminate) read(d *decoder) {
+	n := d.object("scheduledEventsProfile", func(k []byte) {
+		if string(k) != "terminatenotificationprofile" {
+			d.skip()
+			return
+		}
+		t.Present = d.object("terminateNotificationProfile", func(k []byte) {
+			switch string(k) {
+			case "enable":
+				if !d.null() {
+					t.Enable = new(bool)
+					d.boolean("enable", t.Enable)
+				}
+			case "notbeforetimeout":
+				t.NotBefore = d.word("notBeforeTimeout")
+			default:
+				d.skip()
+			}
+		}) >= 0
+	})
+	t.Profile = n > 0
+}
+
+func (v *rawNIC) field(d *decoder) func([]byte) {
+	return func(k []byte) {
+		switch string(k) {
+		case "networksecuritygroup":
+			v.nsg = d.ref("networkSecurityGroup")
+		case "ipconfigurations":
+			d.list("ipConfigurations", func() {
+				var c rawConfig
+				c.id, _ = d.part("an ip configuration", v.meta.ID, "ipConfigurations", func(k []byte) {
+					switch string(k) {
+					case "privateipaddress":
+						if b := d.bytes("privateIPAddress"); len(b) > 0 {
+							if c.addr = parseAddr(string(b)); !c.addr.IsValid() {
+								c.badAddr = string(b)
+							}
+						}
+					case "subnet":
+						c.subnet = d.ref("subnet")
+					case "publicipaddress":
+						c.pip = d.ref("publicIPAddress")
+					case "applicationsecuritygroups":
+						d.refs("applicationSecurityGroups", &c.asgs)
+					case "loadbalancerbackendaddresspools":
+						d.refs("loadBalancerBackendAddressPools", &c.pools)
+					case "loadbalancerinboundnatrules":
+						d.refs("loadBalancerInboundNatRules", &c.nats)
+					default:
+						d.skip()
+					}
+				})
+				v.configs = append(v.configs, c)
+			})
+		default:
+			d.skip()
+		}
+	}
+}
+
+func (v *rawVNet) field(d *decoder) func([]byte) {
+	space := func(list *[]netip.Prefix) func(k []byte) {
+		return func(k []byte) {
+			if string(k) == "addressprefixes" {
+				d.prefixes("addressPrefixes", list)
+				return
+			}
+			d.skip()
+		}
+	}
+	return func(k []byte) {
+		switch string(k) {
+		case "addressspace":
+			d.object("addressSpace", space(&v.prefixes))
+		case "subnets":
+			d.list("subnets", func() {
+				s := rawSubnet{vnet: v.key}
+				s.id, _ = d.part("a subnet", v.meta.ID, "subnets", s.field(d))
+				if s.id != 0 {
+					v.subnets = append(v.subnets, s)
+				}
+			})
+		case "virtualnetworkpeerings":
+			d.list("virtualNetworkPeerings", func() {
+				var p rawPeer
+				d.part("a peering", v.meta.ID, "virtualNetworkPeerings", func(k []byte) {
+					switch string(k) {
+					case "peeringstate":
+						p.connected = strings.EqualFold(d.word("peeringState"), "Connected")
+					case "allowvirtualnetworkaccess":
+						if d.null() {
+							return
+						}
+						allow := true
+						d.boolean("allowVirtualNetworkAccess", &allow)
+						p.noAccess = !allow
+					case "useremotegateways":
+						d.boolean("useRemoteGateways", &p.useGateway)
+					case "remotevirtualnetwork":
+						p.remote = d.ref("remoteVirtualNetwork")
+					case "remoteaddressspace":
+						d.object("remoteAddressSpace", space(&p.prefixes))
+					case "remotevirtualnetworkaddressspace":
+						d.object("remoteVirtualNetworkAddressSpace", space(&p.prefixes))
+					default:
+						d.skip()
+					}
+				})
+				v.peers = append(v.peers, p)
+			})
+		default:
+			d.skip()
+		}
+	}
+}
+
+func (s *rawSubnet) field(d *decoder) func([]byte) {
+	return func(k []byte) {
+		switch string(k) {
+		case "addressprefix":
+			d.prefix("addressPrefix", &s.prefixes)
+		case "addressprefixes":
+			d.prefixes("addressPrefixes", &s.prefixes)
+		case "networksecuritygroup":
+			s.nsg = d.ref("networkSecurityGroup")
+		case "routetable":
+			s.routes = d.ref("routeTable")
+		default:
+			d.skip()
+		}
+	}
+}
+
+func (v *rawSet) field(d *decoder) func([]byte) {
+	return func(k []byte) {
+		switch string(k) {
+		case "orchestrationmode":
+			v.Flexible = strings.EqualFold(d.word("orchestrationMode"), "Flexible")
+		case "upgradepolicy":
+			d.object("upgradePolicy", func(k []byte) {
+				if string(k) == "mode" {
+					v.UpgradeMode = d.word("mode")
+					return
+				}
+				d.skip()
+			})
+		case "virtualmachineprofile":
+			v.HasProfile = d.object("virtualMachineProfile", func(k []byte) {
+				switch string(k) {
+				case "priority":
+					v.Spot = spot(d.bytes("priority"))
+				case "scheduledeventsprofile":
+					v.Terminate.read(d)
+				default:
+					d.skip()
+				}
+			}) > 0
+		default:
+			d.skip()
+		}
+	}
+}
+
+func (v *rawAdmin) field(d *decoder, seen *bool) func([]byte) {
+	return func(k []byte) {
+		switch string(k) {
+		case "skiptoken", "nextlink":
+			v.partial = len(d.bytes("skipToken")) > 0
+		case "value":
+			*seen = d.next() == '['
+			d.list("value", func() {
+				var r netsec.AdminRule
+				inbound := ""
+				id, name := d.part("a security admin rule", v.meta.ID, "rules", func(k []byte) {
+					switch string(k) {
+					case "access":
+						r.Access, _ = netsec.ParseAdminAccess(d.word("access"))
+					case "direction":
+						inbound = d.word("direction")
+					case "protocol":
+						r.Protocol = d.word("protocol")
+					case "priority":
+						d.number("priority", &r.Priority)
+					case "sources":
+						d.adminAddrs("sources", &r.Sources)
+					case "destinations":
+						d.adminAddrs("destinations", &r.Destinations)
+					case "sourceportranges":
+						d.texts("sourcePortRanges", &r.SourcePorts)
+					case "destinationportranges":
+						d.texts("destinationPortRanges", &r.DestinationPorts)
+					default:
+						d.skip()
+					}
+				})
+				r.Name = name
+				if id != 0 {
+					text := d.ids.text(id)
+					r.Name, r.Collection = lastName(text), parent(text)
+				}
+				switch {
+				case strings.EqualFold(inbound, "Outbound"):
+				case strings.EqualFold(inbound, "Inbound"):
+					r.Inbound = true
+				default:
+					r.Inbound, r.Access = true, netsec.AdminUnknown
+				}
+				v.rules = append(v.rules, r)
+			})
+		default:
+			d.skip()
+		}
+	}
+}
+
+func (d *decoder) adminAddrs(what string, list *[]netsec.AdminAddress) {
+	d.list(what, func() {
+		var a netsec.AdminAddress
+		d.object("an address", func(k []byte) {
+			switch string(k) {
+			case "addressprefix":
+				a.Prefix = d.word("addressPrefix")
+			case "addressprefixtype":
+				a.Type = d.word("addressPrefixType")
+			default:
+				d.skip()
+			}
+		})
+		*list = append(*list, a)
+	})
+}
+
+// faultOf says which body a fault is in.
+func faultOf(id string, e *syntaxError) error {
+	if id == "" {
+		return fmt.Errorf("a resource without an id is wrong %w", e)
+	}
+	return fmt.Errorf("resource %s is wrong %w", id, e)
+}
