@@ -66,6 +66,9 @@ type Config struct {
 	KeyRetention  time.Duration          // of idempotency keys; default 24 h
 	Restored      string                 // why the store is taken for a restored backup; "" if it is not
 	AcceptStore   func(context.Context) error
+	Scanner       Scanner          // nil: this server does not scan
+	OnScan        func(ScanRecord) // called with every scan that was kept, and at the start with the newest; may be nil
+	ScanRetention time.Duration    // how long scans are kept; default 90 days
 	Log           *slog.Logger
 	Demo          bool
 	Version       string
@@ -86,9 +89,10 @@ type Broker struct {
 	azureErr         string
 	lastSweep        time.Time
 	saidHousekeeping said
-	saidOver         said     // that what is over could not be stored
-	renewed          []string // places where a grant was lengthened; the rule's name still carries the old end
-	locks            sync.Map // VM key -> chan struct{}: one change of a machine's protection at a time
+	saidOver         said      // that what is over could not be stored
+	renewed          []string  // places where a grant was lengthened; the rule's name still carries the old end
+	scanRun          *scanning // the scan that runs, nil where none does
+	locks            sync.Map  // VM key -> chan struct{}: one change of a machine's protection at a time
 }
 
 // Meta keys in the store.
@@ -105,6 +109,9 @@ func New(ctx context.Context, cfg Config) (*Broker, error) {
 	}
 	if cfg.KeyRetention <= 0 {
 		cfg.KeyRetention = 24 * time.Hour
+	}
+	if cfg.ScanRetention <= 0 {
+		cfg.ScanRetention = 90 * 24 * time.Hour
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)

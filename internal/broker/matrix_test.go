@@ -89,6 +89,10 @@ var cells = map[string][]access.Code{
 	"Entries":       {unauth, denied, denied, denied, denied, denied, denied, ok, ok, ok},
 	"Watch":         {unauth, denied, ok, denied, ok, ok, ok, ok, ok, ok},
 	"Checkpoint":    {unauth, denied, denied, denied, denied, denied, denied, ok, ok, ok},
+	"RunScan":       {unauth, denied, denied, denied, denied, denied, denied, ok, ok, ok},
+	"Scans":         {unauth, denied, denied, denied, denied, denied, denied, ok, ok, ok},
+	"Scan":          {unauth, denied, denied, denied, denied, denied, denied, ok, ok, ok},
+	"DiffScans":     {unauth, denied, denied, denied, denied, denied, denied, ok, ok, ok},
 	"Reconcile":     {unauth, denied, denied, denied, denied, denied, denied, denied, ok, ok},
 	"Resume":        {unauth, denied, denied, denied, denied, denied, denied, denied, conflict, conflict}, // nothing is on hold
 	"Status":        {ok, ok, ok, ok, ok, ok, ok, ok, ok, ok},                                             // takes no caller
@@ -221,6 +225,24 @@ func (th *things) call(method string, c access.Caller, of access.Caller) (id str
 			}
 			return err
 		}
+	case "RunScan":
+		return "", func() error { _, err := b.RunScan(ctx, c); return err }
+	case "Scans":
+		return "", func() error { _, _, err := b.Scans(ctx, c, broker.Page{}); return err }
+	case "Scan", "DiffScans":
+		for range 2 { // something to look at, and something before it
+			if _, err := b.RunScan(ctx, bt.Admin); err != nil {
+				th.t.Fatal(err)
+			}
+		}
+		return "", func() (err error) {
+			if method == "Scan" {
+				_, err = b.Scan(ctx, c, broker.Latest)
+			} else {
+				_, err = b.DiffScans(ctx, c, "", broker.Latest)
+			}
+			return err
+		}
 	case "Reconcile":
 		return "", func() error { _, err := b.Reconcile(ctx, c); return err }
 	case "Resume":
@@ -273,7 +295,7 @@ func TestMatrix(t *testing.T) {
 	for _, method := range methods {
 		t.Run(method, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				s := bt.New(t, bt.Options{})
+				s := bt.New(t, bt.Options{Scanner: &scripted{}})
 				defer s.Stop()
 				s.Protect("web-01")
 				th := &things{t: t, s: s, open: map[string]access.GrantID{}}

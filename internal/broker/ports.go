@@ -6,6 +6,7 @@ import (
 
 	"github.com/curfew-jit/curfew/internal/access"
 	"github.com/curfew-jit/curfew/internal/audit"
+	"github.com/curfew-jit/curfew/internal/scan"
 )
 
 // Store keeps the state. Every implementation passes storetest.
@@ -92,6 +93,11 @@ type Tx interface {
 	Remember(caller, key, bodyHash, id string, now time.Time) error
 	// Forget drops the keys that were remembered before an instant.
 	Forget(before time.Time) error
+
+	InsertScan(ScanRecord) error                  // the id must be new
+	Scan(id string) (ScanRecord, error)           //
+	Scans(Page) ([]scan.Head, string, error)      // newest first, and where to go on; "" at the end
+	ForgetScans(keep int, before time.Time) error // drops scans that were judged for an instant before, but for the newest so many
 
 	// Meta are single values of the installation: "" if unset.
 	Meta(key string) (string, error)

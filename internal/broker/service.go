@@ -8,6 +8,7 @@ import (
 	"github.com/curfew-jit/curfew/internal/access"
 	"github.com/curfew-jit/curfew/internal/audit"
 	"github.com/curfew-jit/curfew/internal/enforce"
+	"github.com/curfew-jit/curfew/internal/scan"
 )
 
 // Service is what a caller can do. *Broker implements it; the server serves it. Each method checks the caller, records what it
@@ -48,6 +49,15 @@ type Service interface {
 
 	// Reconcile runs a whole sweep now and says what it found and did.
 	Reconcile(ctx context.Context, c access.Caller) (SweepReport, error)
+	// RunScan scans everything now, keeps the report and returns once it stands. Callers at the same time share one scan.
+	RunScan(ctx context.Context, c access.Caller) (scan.Head, error)
+	// Scans lists the scans that are kept, newest first.
+	Scans(ctx context.Context, c access.Caller, p Page) ([]scan.Head, string, error)
+	// Scan returns a kept scan with its report; Latest, or "", names the newest.
+	Scan(ctx context.Context, c access.Caller, id string) (ScanRecord, error)
+	// DiffScans says what appeared, went and changed from one scan to another; "" for from is the scan before.
+	DiffScans(ctx context.Context, c access.Caller, from, to string) (scan.Difference, error)
+
 	// Resume ends a hold on openings (restored database, clock gone back) once an admin has looked.
 	Resume(ctx context.Context, c access.Caller, comment string) error
 	Status(ctx context.Context) Status

@@ -9,6 +9,7 @@ import (
 
 	"github.com/curfew-jit/curfew/api"
 	"github.com/curfew-jit/curfew/internal/access"
+	"github.com/curfew-jit/curfew/internal/scan"
 )
 
 // Page bounds a list: Limit items (0: the server's choice) from where After, the Next of the part before, says.
@@ -217,4 +218,28 @@ func (c *Client) Resume(ctx context.Context, comment string) (api.Status, error)
 // Status returns the server's own state.
 func (c *Client) Status(ctx context.Context) (api.Status, error) {
 	return get[api.Status](ctx, c, "/v1/status", nil)
+}
+
+// RunScan has the server scan everything now, and returns once the report stands.
+func (c *Client) RunScan(ctx context.Context) (scan.Head, error) {
+	return post[scan.Head](ctx, c, "/v1/scans", nil, "")
+}
+
+// Scans lists the scans that the server keeps, newest first.
+func (c *Client) Scans(ctx context.Context, p Page) (api.List[scan.Head], error) {
+	return get[api.List[scan.Head]](ctx, c, "/v1/scans", p.put(url.Values{}))
+}
+
+// Scan returns the report of a scan that the server keeps; "latest" names the newest.
+func (c *Client) Scan(ctx context.Context, id string) (scan.Report, error) {
+	return get[scan.Report](ctx, c, "/v1/scans/"+url.PathEscape(id), nil)
+}
+
+// DiffScans returns what changed from one kept scan to another; "" for from is the scan before.
+func (c *Client) DiffScans(ctx context.Context, from, to string) (scan.Difference, error) {
+	q := url.Values{}
+	if from != "" {
+		q.Set("since", from)
+	}
+	return get[scan.Difference](ctx, c, "/v1/scans/"+url.PathEscape(to)+"/diff", q)
 }

@@ -100,6 +100,10 @@ func check(c *Config, lines lineIndex) []fault {
 	k.between("request_expiry", c.RequestExpiry, 5*time.Minute, 30*24*time.Hour)
 	k.between("idempotency_retention", c.KeyRetention, time.Hour, 30*24*time.Hour)
 	k.between("sweep_interval", c.SweepInterval, time.Second, 30*time.Second)
+	if c.ScanInterval != 0 {
+		k.between("scan_interval", c.ScanInterval, 5*time.Minute, 7*24*time.Hour)
+	}
+	k.between("scan_retention", c.ScanRetention, 24*time.Hour, 1000*24*time.Hour)
 	k.oneOf("log.level", c.Log.Level, []string{"debug", "info", "warn", "error"})
 	k.oneOf("log.format", c.Log.Format, []string{"text", "json"})
 	return k.faults

@@ -27,6 +27,8 @@ type Config struct {
 	RequestExpiry  access.Duration   `yaml:"request_expiry" default:"24h" doc:"How long a request waits for an answer: 5m to 30d"`
 	KeyRetention   access.Duration   `yaml:"idempotency_retention" default:"24h" doc:"How long idempotency keys are remembered: 1h to 30d"`
 	SweepInterval  access.Duration   `yaml:"sweep_interval" default:"30s" doc:"Time between sweeps over everything: 1s to 30s, the longest that a late opening may stand"`
+	ScanInterval   access.Duration   `yaml:"scan_interval" default:"6h" doc:"Time between scans of everything: 5m to 7d, or 0s for none"`
+	ScanRetention  access.Duration   `yaml:"scan_retention" default:"90d" doc:"How long reports of scans are kept: 1d to 1000d; the newest fifty stay in any case"`
 	Log            Log               `yaml:"log"`
 	Warnings       []string          `yaml:"-"` // what is allowed and probably not meant
 	sources        map[string]string // key -> where it was set, for messages
@@ -93,6 +95,7 @@ func Default() Config {
 		Azure:         Azure{Cloud: "public", Credential: Credential{Kind: "default"}},
 		Band:          Band{First: 300, Last: 1299},
 		RequestExpiry: access.Duration(24 * time.Hour), KeyRetention: access.Duration(24 * time.Hour), SweepInterval: access.Duration(30 * time.Second),
+		ScanInterval: access.Duration(6 * time.Hour), ScanRetention: access.Duration(90 * 24 * time.Hour),
 		Log: Log{Level: "info", Format: "text"},
 	}
 }

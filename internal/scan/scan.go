@@ -205,6 +205,15 @@ type Report struct {
 	Summary  Summary   `json:"summary"`
 }
 
+// Head is a kept scan without its findings.
+type Head struct {
+	ID      string    `json:"id"`
+	At      time.Time `json:"at"`           // the instant that was judged for
+	By      string    `json:"by"`           // who asked; curfew for the schedule
+	Took    float64   `json:"took_seconds"` // from the first read to the report
+	Summary Summary   `json:"summary"`
+}
+
 // Source says what was scanned.
 type Source struct {
 	Kind             string   `json:"kind"` // graph, arm or file

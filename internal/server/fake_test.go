@@ -18,6 +18,7 @@ import (
 	"github.com/curfew-jit/curfew/internal/broker"
 	"github.com/curfew-jit/curfew/internal/clock"
 	"github.com/curfew-jit/curfew/internal/enforce"
+	"github.com/curfew-jit/curfew/internal/scan"
 )
 
 // fake is a broker.Service that keeps its state in memory and moves it by the rules of package access; the broker's own behaviour
@@ -525,3 +526,48 @@ func (f *fake) Status(context.Context) broker.Status {
 }
 
 var _ broker.Service = (*fake)(nil)
+
+func (f *fake) scans() []broker.ScanRecord {
+	rec := broker.ScanRecord{Head: scan.Head{ID: "s-0000000001", At: f.clock.Now(), By: "curfew", Took: 1.5}}
+	rec.Report = scan.Report{ID: rec.ID, At: rec.At, Findings: []scan.Finding{{ID: "f-1", Rule: scan.VMPortExposed, Resource: vmID("web-01"), Status: scan.Fail, Severity: scan.High}}}
+	return []broker.ScanRecord{rec}
+}
+
+func (f *fake) RunScan(ctx context.Context, c access.Caller) (scan.Head, error) {
+	done, err := f.enter(ctx, c, "RunScan", nil)
+	if err != nil {
+		return scan.Head{}, err
+	}
+	defer done()
+	return f.scans()[0].Head, nil
+}
+
+func (f *fake) Scans(ctx context.Context, c access.Caller, p broker.Page) ([]scan.Head, string, error) {
+	done, err := f.enter(ctx, c, "Scans", p)
+	if err != nil {
+		return nil, "", err
+	}
+	defer done()
+	return []scan.Head{f.scans()[0].Head}, "", nil
+}
+
+func (f *fake) Scan(ctx context.Context, c access.Caller, id string) (broker.ScanRecord, error) {
+	done, err := f.enter(ctx, c, "Scan", id)
+	if err != nil {
+		return broker.ScanRecord{}, err
+	}
+	defer done()
+	if rec := f.scans()[0]; id == rec.ID || id == broker.Latest {
+		return rec, nil
+	}
+	return broker.ScanRecord{}, access.Errorf(access.CodeNotFound, "there is no scan %s", id)
+}
+
+func (f *fake) DiffScans(ctx context.Context, c access.Caller, from, to string) (scan.Difference, error) {
+	done, err := f.enter(ctx, c, "DiffScans", [2]string{from, to})
+	if err != nil {
+		return scan.Difference{}, err
+	}
+	defer done()
+	return scan.Diff(scan.Report{}, f.scans()[0].Report), nil
+}

@@ -36,6 +36,10 @@ POST /v1/requests/{id}/approve
 POST /v1/requests/{id}/cancel
 POST /v1/requests/{id}/deny
 POST /v1/resume
+GET /v1/scans
+POST /v1/scans
+GET /v1/scans/{id}
+GET /v1/scans/{id}/diff
 GET /v1/status
 GET /v1/vms
 GET /v1/vms/{ref}

@@ -91,6 +91,7 @@ func (s *Server) routes() error {
 	s.requestRoutes(a)
 	s.grantRoutes(a)
 	s.systemRoutes(a)
+	s.scanRoutes(a)
 	s.eventRoute(a)
 
 	doc, err := json.MarshalIndent(a.OpenAPI(), "", "  ")

@@ -315,3 +315,27 @@ func TestOpenPaths(t *testing.T) {
 		}
 	}
 }
+
+func TestScans(t *testing.T) {
+	r := start(t, nil)
+	root := r.as("root")
+	h, err := root.RunScan(t.Context())
+	if err != nil || h.ID != "s-0000000001" || h.Took != 1.5 {
+		t.Errorf("run: got %+v, %v", h, err)
+	}
+	l, err := root.Scans(t.Context(), client.Page{})
+	if err != nil || len(l.Items) != 1 || l.Items[0].ID != h.ID {
+		t.Errorf("list: got %+v, %v", l, err)
+	}
+	rep, err := root.Scan(t.Context(), "latest")
+	if err != nil || rep.ID != h.ID || len(rep.Findings) != 1 || rep.Findings[0].Resource != vmID("web-01") {
+		t.Errorf("report: got %+v, %v", rep, err)
+	}
+	d, err := root.DiffScans(t.Context(), "", h.ID)
+	if err != nil || len(d.Appeared) != 1 || d.Gone == nil {
+		t.Errorf("diff: got %+v, %v", d, err)
+	}
+	if _, err := root.Scan(t.Context(), "s-9"); access.CodeOf(err) != access.CodeNotFound {
+		t.Errorf("a scan that there is not: %v", err)
+	}
+}

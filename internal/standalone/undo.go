@@ -21,6 +21,7 @@ import (
 	"github.com/curfew-jit/curfew/internal/access"
 	"github.com/curfew-jit/curfew/internal/audit"
 	"github.com/curfew-jit/curfew/internal/broker"
+	"github.com/curfew-jit/curfew/internal/scan"
 )
 
 // undoVersion is the form of the file that this program writes. A file of another form is refused and left alone.
@@ -530,6 +531,10 @@ func (noAccess) LogSize() (int64, error)                                   { ret
 func (noAccess) Checkpoint() (audit.Checkpoint, error)                     { return audit.Checkpoint{}, errNoAccess }
 func (noAccess) Remembered(string, string, string) (string, bool, error)   { return "", false, nil }
 func (noAccess) Remember(string, string, string, string, time.Time) error  { return errNoAccess }
+func (noAccess) InsertScan(broker.ScanRecord) error                        { return errNoAccess }
+func (noAccess) Scan(string) (broker.ScanRecord, error)                    { return broker.ScanRecord{}, errNoAccess }
+func (noAccess) Scans(broker.Page) ([]scan.Head, string, error)            { return nil, "", nil }
+func (noAccess) ForgetScans(int, time.Time) error                          { return nil }
 func (noAccess) Forget(time.Time) error                                    { return nil }
 
 func key(id string) string { return strings.ToLower(strings.TrimRight(id, "/")) }

@@ -68,6 +68,12 @@ const (
 	qHashColumns   = `SELECT h.idx, h.hash FROM log_hashes h`
 	qHashesBetween = qHashColumns + ` WHERE h.idx >= $1 AND h.idx < $2 ORDER BY h.idx`
 
+	qInsertScan  = `INSERT INTO scans (id, at, head, report) VALUES ($1, $2, $3, $4)`
+	qScan        = `SELECT s.id, s.at, s.head, s.report FROM scans s WHERE s.id = $1`
+	qScanHeads   = `SELECT s.id, s.at, s.head FROM scans s`
+	qScanSeq     = `SELECT seq FROM scans WHERE id = $1`
+	qForgetScans = `DELETE FROM scans WHERE at < $1 AND seq NOT IN (SELECT seq FROM scans ORDER BY seq DESC LIMIT $2)`
+
 	qRemembered = `SELECT body_hash, object_id FROM idempotency WHERE caller = $1 AND key = $2`
 	qRemember   = `INSERT INTO idempotency (caller, key, body_hash, object_id, at) VALUES ($1, $2, $3, $4, $5)`
 	qForget     = `DELETE FROM idempotency WHERE at < $1`

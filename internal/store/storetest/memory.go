@@ -18,6 +18,7 @@ import (
 	"github.com/curfew-jit/curfew/internal/access"
 	"github.com/curfew-jit/curfew/internal/audit"
 	"github.com/curfew-jit/curfew/internal/broker"
+	"github.com/curfew-jit/curfew/internal/scan"
 )
 
 // Memory is the reference store. Its zero value is empty and ready.
@@ -30,6 +31,7 @@ type state struct {
 	requests    []access.Request // in the order of insertion
 	grants      []access.Grant
 	protections []access.Protection
+	scans       []broker.ScanRecord
 	log         []audit.Entry
 	hashes      []tlog.Hash
 	remembered  map[[2]string][2]string
@@ -39,6 +41,7 @@ type state struct {
 
 func (s state) clone() state {
 	s.requests, s.grants, s.protections = slices.Clone(s.requests), slices.Clone(s.grants), slices.Clone(s.protections)
+	s.scans = slices.Clone(s.scans)
 	s.log, s.hashes = slices.Clip(s.log), slices.Clip(s.hashes)
 	s.remembered, s.keysAt, s.meta = maps.Clone(s.remembered), maps.Clone(s.keysAt), maps.Clone(s.meta)
 	if s.meta == nil {
@@ -418,5 +421,47 @@ func (t *memoryTx) SetMeta(key, value string) error {
 		return err
 	}
 	t.meta[key] = value
+	return nil
+}
+
+func (t *memoryTx) InsertScan(r broker.ScanRecord) error {
+	if err := t.writable(); err != nil {
+		return err
+	}
+	if slices.ContainsFunc(t.scans, func(o broker.ScanRecord) bool { return o.ID == r.ID }) {
+		return code(access.CodeConflict)
+	}
+	c, err := copied(r)
+	if err == nil {
+		t.scans = append(t.scans, c)
+	}
+	return err
+}
+
+func (t *memoryTx) Scan(id string) (broker.ScanRecord, error) {
+	return find(t.scans, func(r broker.ScanRecord) bool { return r.ID == id })
+}
+
+func (t *memoryTx) Scans(p broker.Page) ([]scan.Head, string, error) {
+	list, next, err := page(t.scans, p, func(r broker.ScanRecord) string { return r.ID }, func(broker.ScanRecord) bool { return true })
+	out := []scan.Head{}
+	for _, r := range list {
+		out = append(out, r.Head)
+	}
+	return out, next, err
+}
+
+func (t *memoryTx) ForgetScans(keep int, before time.Time) error {
+	if err := t.writable(); err != nil {
+		return err
+	}
+	n := len(t.scans)
+	var left []broker.ScanRecord
+	for i, r := range t.scans {
+		if !r.At.Before(before) || i >= n-keep {
+			left = append(left, r)
+		}
+	}
+	t.scans = left
 	return nil
 }

@@ -41,6 +41,7 @@ func Run(t *testing.T, open func(t *testing.T) broker.Store) {
 		{"Protections", testProtections},
 		{"Log", testLog},
 		{"LogFilters", testLogFilters},
+		{"Scans", testScans},
 		{"Idempotency", testIdempotency},
 		{"SpooledOnce", testSpooledOnce},
 		{"Unstorable", testUnstorable},
@@ -451,6 +452,7 @@ func testViewsDoNotWrite(t *testing.T, s broker.Store) {
 		for name, err := range map[string]error{
 			"InsertRequest": tx.InsertRequest(Request("r-1")), "InsertGrant": tx.InsertGrant(Grant("g-1", "w")), "PutProtection": tx.PutProtection(Protection("w")),
 			"Remember": tx.Remember("ana", "k", "h", "r-1", Epoch), "Forget": tx.Forget(Epoch), "SetMeta": tx.SetMeta("k", "v"),
+			"InsertScan": tx.InsertScan(Scan("s-1", Epoch)), "ForgetScans": tx.ForgetScans(0, Epoch),
 			"UpdateRequest": tx.UpdateRequest(Request("r-1")), "UpdateGrant": tx.UpdateGrant(Grant("g-1", "w")),
 		} {
 			if err == nil {
