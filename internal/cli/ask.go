@@ -208,7 +208,7 @@ func (c *cli) follow(ctx context.Context, cl *client.Client, r api.Request, dead
 				return r, []api.Grant{g}, err
 			}
 			if !r.StartAt.IsZero() && r.StartAt.Sub(c.now()) > time.Minute {
-				c.say("it opens at %s; see it with: %s grant list", c.exact(r.StartAt), c.Program)
+				c.say("it opens at %s; see it with: %s", c.exact(r.StartAt), c.command("grant list"))
 				gs, err := c.grantsOf(ctx, cl, r)
 				return r, gs, err
 			}

@@ -85,6 +85,9 @@ type cli struct {
 	yes       bool
 	ca        string
 	alone     *alone // nil: through a server
+
+	verb  string                 // of the command that runs
+	given func(flag string) bool // whether a global option stood on the command line
 }
 
 // Main runs one command line (without the program's name) and returns the exit code. It writes nothing but to the streams of env.
@@ -147,13 +150,17 @@ A VM is named by name, group/name, or resource id.`,
 			}
 			return cmd.Help()
 		},
-		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error { return c.settle() },
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
+			c.verb = cmd.Name()
+			return c.settle()
+		},
 	}
 	root.AddGroup(&cobra.Group{ID: groupTry, Title: "Run it:"}, &cobra.Group{ID: groupAccess, Title: "Get access, give access:"},
 		&cobra.Group{ID: groupMachines, Title: "Machines:"}, &cobra.Group{ID: groupOperate, Title: "Operate and verify:"},
 		&cobra.Group{ID: groupOther, Title: "About the program:"})
 	p := root.PersistentFlags()
 	p.SortFlags = false
+	c.given = p.Changed
 	p.StringVarP(&c.output, "output", "o", "", "table, json or yaml (default table)")
 	p.BoolVar(&c.json, "json", false, "short for --output json; an error is then a JSON object on stderr")
 	p.StringVar(&c.server, "server", "", "`URL` of the server (CURFEW_SERVER; default: the demo's, "+DefaultServer+")")

@@ -157,10 +157,7 @@ func (c *cli) fail(ctx context.Context, err error) {
 	} else if errors.Is(err, context.Canceled) && ctx.Err() != nil {
 		body.Message = "interrupted"
 	}
-	body.Hint = c.alone.whole(body.Hint)
-	if c.Program != "" && c.Program != "curfew" {
-		body.Hint = c.shownCommand(body.Hint)
-	}
+	body.Hint = c.shownCommand(c.alone.whole(body.Hint))
 	if c.output == "json" {
 		if b, err := marshal(failure{body}); err == nil {
 			_, _ = c.Stderr.Write(b)
@@ -171,20 +168,6 @@ func (c *cli) fail(ctx context.Context, err error) {
 	if body.Hint != "" {
 		fmt.Fprintf(c.Stderr, "hint: %s\n", strings.ReplaceAll(safeLines(body.Hint), "\n", "\n      "))
 	}
-}
-
-// shownCommand puts the way in which the user started us where a hint says curfew at the start of a command.
-func (c *cli) shownCommand(hint string) string {
-	if c.Program == "" || c.Program == "curfew" {
-		return hint
-	}
-	for _, before := range []string{": ", "\n", "with "} {
-		hint = strings.ReplaceAll(hint, before+"curfew ", before+c.Program+" ")
-	}
-	if rest, ok := strings.CutPrefix(hint, "curfew "); ok {
-		return c.Program + " " + rest
-	}
-	return hint
 }
 
 // confirm asks for consent to a plan that has been shown. Without --yes it asks on a terminal; where nobody can be asked it refuses.

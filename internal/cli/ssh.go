@@ -339,7 +339,7 @@ func (c *cli) packetsWay(ctx context.Context, o *sshOptions, g api.Grant) (*Pack
 	}
 	way, err := c.Local.Packets(ctx, c.serverURL(), g.Source)
 	if err != nil {
-		return nil, access.Errorf(access.CodeUnavailable, "%v", err).WithHint("the grant stays open; close it with: %s grant close %s", c.Program, g.ID)
+		return nil, access.Errorf(access.CodeUnavailable, "%v", err).WithHint("the grant stays open; close it with: %s", c.command("grant close "+g.ID))
 	}
 	if way == nil {
 		return nil, nil
@@ -390,7 +390,7 @@ func (c *cli) afterSSH(ctx context.Context, cl *client.Client, g api.Grant, o ss
 		}
 	}
 	if !shut {
-		c.say("port %s of %s stays open: %s. Close it with: %s grant close %s", g.Port, g.VM.Name, until(g.EndsAt, c.now(), c.Location), c.Program, g.ID)
+		c.say("port %s of %s stays open: %s. Close it with: %s", g.Port, g.VM.Name, until(g.EndsAt, c.now(), c.Location), c.command("grant close "+g.ID))
 		return nil
 	}
 	g, err := cl.Close(ctx, g.ID)

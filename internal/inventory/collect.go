@@ -46,19 +46,20 @@ type CollectOptions struct {
 
 // types maps Resource Graph's types to the kinds of resources.
 var types = map[string]string{
-	"microsoft.compute/virtualmachines":       kindVM,
-	"microsoft.network/networkinterfaces":     kindNIC,
-	"microsoft.network/virtualnetworks":       kindVNet,
-	"microsoft.network/publicipaddresses":     kindPIP,
-	"microsoft.network/loadbalancers":         kindLB,
-	"microsoft.network/networksecuritygroups": kindNSG,
-	"microsoft.network/bastionhosts":          kindBastion,
+	"microsoft.compute/virtualmachines":         kindVM,
+	"microsoft.network/networkinterfaces":       kindNIC,
+	"microsoft.network/virtualnetworks":         kindVNet,
+	"microsoft.network/publicipaddresses":       kindPIP,
+	"microsoft.network/loadbalancers":           kindLB,
+	"microsoft.network/networksecuritygroups":   kindNSG,
+	"microsoft.network/bastionhosts":            kindBastion,
+	"microsoft.compute/virtualmachinescalesets": kindSet,
 }
 
 // Query is the Resource Graph query of Collect. It projects id and orders by it, without which Azure gives no second page.
 // FACTS 3.
 const Query = `resources
-| where type in~ ('microsoft.compute/virtualmachines', 'microsoft.network/networkinterfaces', 'microsoft.network/virtualnetworks', 'microsoft.network/publicipaddresses', 'microsoft.network/loadbalancers', 'microsoft.network/networksecuritygroups', 'microsoft.network/bastionhosts')
+| where type in~ ('microsoft.compute/virtualmachines', 'microsoft.network/networkinterfaces', 'microsoft.network/virtualnetworks', 'microsoft.network/publicipaddresses', 'microsoft.network/loadbalancers', 'microsoft.network/networksecuritygroups', 'microsoft.network/bastionhosts', 'microsoft.compute/virtualmachinescalesets')
 | project id, name, type, location, tags, managedBy, sku, properties
 | order by id asc`
 
@@ -151,6 +152,8 @@ func (raw *resources) addRow(row json.RawMessage) error {
 		return put(raw.lbs, head.ID, row)
 	case kindBastion:
 		return put(raw.bastions, head.ID, row)
+	case kindSet:
+		raw.sets[azure.Key(head.ID)] = head.ID
 	case kindNSG:
 		var n azure.NSG
 		if err := n.UnmarshalJSON(row); err != nil { // by way of json.Unmarshal it would go over the text twice more

@@ -49,8 +49,9 @@ func (s *Snapshot) findID(ref string) (Machine, error) {
 	}
 	switch {
 	case id.Is("Microsoft.Compute/virtualMachineScaleSets/virtualMachines"):
-		return Machine{}, &access.Error{Code: access.CodeUnprotectable, Field: "vm",
-			Message: ref + " is an instance of a scale set, which Curfew does not handle yet"}
+		return Machine{}, setRefused(ref, "an instance of a scale set")
+	case id.Is("Microsoft.Compute/virtualMachineScaleSets"):
+		return Machine{}, setRefused(ref, "a scale set")
 	case !id.Is("Microsoft.Compute/virtualMachines"):
 		return Machine{}, &access.Error{Code: access.CodeInvalid, Field: "vm", Message: ref + " is not the id of a virtual machine"}
 	}
@@ -60,7 +61,40 @@ func (s *Snapshot) findID(ref string) (Machine, error) {
 	return Machine{}, s.notFound(ref, id.Name())
 }
 
+// setRefused says that scale sets come later. An access to one that cannot be given must not look like a mistyped name.
+func setRefused(ref, what string) error {
+	return &access.Error{Code: access.CodeUnprotectable, Field: "vm", Message: quote(ref) + " is " + what + ", and Curfew does not handle scale sets yet",
+		Hint: "its network security group can be narrowed by hand; list the machines that Curfew handles with: curfew vm list"}
+}
+
+// setNamed tells what a name is that no machine has: a scale set, or an instance as Azure names them, SET_3.
+func (s *Snapshot) setNamed(group, name string) (what string) {
+	set, instance := name, false
+	if i := strings.LastIndexByte(name, '_'); i > 0 && i+1 < len(name) && strings.Trim(name[i+1:], "0123456789") == "" {
+		set, instance = name[:i], true
+	}
+	for _, id := range s.raw.sets {
+		if at, err := azure.ParseID(id); group != "" && (err != nil || !strings.EqualFold(at.Group, group)) {
+			continue
+		}
+		switch have := azure.IDName(id); {
+		case strings.EqualFold(have, name):
+			return "a scale set"
+		case instance && strings.EqualFold(have, set):
+			what = "an instance of scale set " + have
+		}
+	}
+	return what
+}
+
 func (s *Snapshot) notFound(ref, name string) error {
+	group, _, both := strings.Cut(ref, "/")
+	if !both || group == "" {
+		group = ""
+	}
+	if what := s.setNamed(group, name); what != "" && !strings.HasPrefix(ref, "/") {
+		return setRefused(ref, what)
+	}
 	e := &access.Error{Code: access.CodeNotFound, Field: "vm", Message: "there is no machine " + quote(ref)}
 	if near := s.near(name); len(near) > 0 {
 		e.Hint = "Closest: " + strings.Join(near, ", ")

@@ -261,6 +261,12 @@ func TestFind(t *testing.T) {
 		{"/x/y", access.CodeInvalid, ""},
 		{strings.Replace(id, "virtualMachines", "disks", 1), access.CodeInvalid, ""},
 		{strings.Replace(id, "virtualMachines/web-01", "virtualMachineScaleSets/render/virtualMachines/0", 1), access.CodeUnprotectable, ""},
+		{strings.Replace(id, "virtualMachines/web-01", "virtualMachineScaleSets/render", 1), access.CodeUnprotectable, "by hand"},
+		{"render", access.CodeUnprotectable, "by hand"},
+		{"RENDER_1", access.CodeUnprotectable, "by hand"},
+		{"shop-orders/render", access.CodeUnprotectable, "by hand"},
+		{"nowhere/render", access.CodeNotFound, ""},
+		{"render_x", access.CodeNotFound, ""},
 		{id + "0", access.CodeNotFound, "web-01"},
 	} {
 		_, err := s.Find(c.ref)

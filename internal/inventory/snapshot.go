@@ -183,13 +183,14 @@ type resources struct {
 	nsgs     map[string]azure.NSG
 	bastions map[string]*azure.Bastion
 	admin    map[string][]azure.AdminRule // by VNet; absent is not read
+	sets     map[string]string            // ids of scale sets, by key, as far as Resource Graph told: only to say what a name is
 	read     map[string]bool              // subscription|type of what was read as a whole
 }
 
 func newResources() resources {
 	return resources{vms: map[string]*azure.VM{}, nics: map[string]*azure.NIC{}, vnets: map[string]*azure.VNet{},
 		pips: map[string]*azure.PublicIP{}, lbs: map[string]*azure.LoadBalancer{}, nsgs: map[string]azure.NSG{},
-		bastions: map[string]*azure.Bastion{}, admin: map[string][]azure.AdminRule{}, read: map[string]bool{}}
+		bastions: map[string]*azure.Bastion{}, admin: map[string][]azure.AdminRule{}, sets: map[string]string{}, read: map[string]bool{}}
 }
 
 // The kinds of resources that are read as a whole.
@@ -201,6 +202,7 @@ const (
 	kindLB      = "load balancers"
 	kindNSG     = "network security groups"
 	kindBastion = "bastion hosts"
+	kindSet     = "scale sets" // not among kinds: nothing is concluded from its absence
 )
 
 var kinds = []string{kindVM, kindNIC, kindVNet, kindPIP, kindLB, kindNSG, kindBastion}
