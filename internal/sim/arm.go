@@ -284,6 +284,11 @@ func (s *Sim) serveLocked(r *request) *answer {
 		return s.pageWhereLocked(r, []string{"microsoft.compute/" + strings.ToLower(t.types[1])}, strings.ToLower(t.scope)+"/", view{stale: r.stale()},
 			func(x *resource) bool { return sameLocation(text(x.doc(), "location"), t.names[0]) })
 	}
+	if len(t.names) > 1 && t.target2() == typeVMSSVM {
+		if _, err := strconv.Atoi(t.names[1]); err != nil && s.all[t.top().key()] != nil && s.all[t.top().key()+"/virtualmachines/"+strings.ToLower(t.names[1])] == nil { // recorded
+			return (&armError{Status: 400, Code: "InvalidParameter", Message: "Virtual Machine Scale Set VM instanceId must be a number.", Target: "instanceId"}).answer()
+		}
+	}
 	if t.group != "" && r.method != http.MethodDelete && s.all[strings.ToLower("/subscriptions/"+t.sub+"/resourceGroups/"+t.group)] == nil {
 		return noGroup(t.group).answer()
 	}
@@ -533,6 +538,8 @@ func (s *Sim) containersLocked(r *request, t target, lower string) *answer {
 			return noGroup(t.group).answer()
 		}
 		return s.resourcesLocked(r, "/"+strings.Join(segs[:4], "/")+"/", seen)
+	case len(segs) == 4 && segs[2] == "operationresults" && get:
+		return s.groupResultLocked(r, segs[3])
 	case len(segs) == 4 && segs[2] == "resourcegroups":
 		g := s.all["/"+lower]
 		switch {
@@ -546,6 +553,8 @@ func (s *Sim) containersLocked(r *request, t target, lower string) *answer {
 			return ok(204, nil)
 		case get:
 			return ok(200, s.rawLocked(g))
+		case r.method == http.MethodDelete:
+			return s.deleteGroupLocked(r, t, g)
 		}
 		return methodNotAllowed(r).answer()
 	}
@@ -574,17 +583,28 @@ func (s *Sim) putGroupLocked(r *request, t target, g *resource) *answer {
 	return ok(status, s.rawLocked(g))
 }
 
-var typeFilter = regexp.MustCompile(`(?i)^\s*resourceType\s+eq\s+'([^']+)'\s*$`)
+var resourceFilter = regexp.MustCompile(`(?i)^\s*(resourceType|resourceGroup|name)\s+eq\s+'([^']*)'\s*$`)
+
+var andWord = regexp.MustCompile(`(?i)\s+and\s+`)
 
 // resourcesLocked is the generic list: ids, types, places and tags of the top-level resources, without their properties.
 func (s *Sim) resourcesLocked(r *request, prefix string, seen func(*resource) bool) *answer {
-	want := ""
+	want, only := "", seen
 	if f := r.query.Get("$filter"); f != "" {
-		m := typeFilter.FindStringSubmatch(f)
-		if m == nil {
-			return badRequest("InvalidFilterInQueryString", "The simulator knows the filter \"resourceType eq '...'\", not '%s'.", f).answer()
+		terms := map[string]string{}
+		for _, term := range andWord.Split(f, -1) {
+			m := resourceFilter.FindStringSubmatch(term)
+			if m == nil {
+				return badRequest("InvalidFilterInQueryString", "The simulator knows the filters resourceType, resourceGroup and name eq '...', joined by and, not '%s'.", f).answer()
+			}
+			terms[strings.ToLower(m[1])] = m[2]
 		}
-		want = strings.ToLower(m[1])
+		want = strings.ToLower(terms["resourcetype"])
+		group, byGroup := terms["resourcegroup"]
+		name, byName := terms["name"]
+		only = func(x *resource) bool {
+			return (!byGroup || strings.EqualFold(x.t.group, group)) && (!byName || strings.EqualFold(x.t.name(), name)) && (seen == nil || seen(x))
+		}
 	}
 	var types []string
 	for tk := range s.byType {
@@ -592,7 +612,7 @@ func (s *Sim) resourcesLocked(r *request, prefix string, seen func(*resource) bo
 			types = append(types, tk)
 		}
 	}
-	page := s.pageWhereLocked(r, types, prefix, view{}, seen)
+	page := s.pageWhereLocked(r, types, prefix, view{}, only)
 	if page.status != 200 {
 		return page
 	}

@@ -10,6 +10,7 @@ type armError struct {
 	Status  int
 	Code    string
 	Message string
+	Target  string
 	Details []armError
 	Header  http.Header
 }
@@ -18,6 +19,9 @@ func (e *armError) Error() string { return e.Code + ": " + e.Message }
 
 func (e *armError) body() map[string]any {
 	b := map[string]any{"code": e.Code, "message": e.Message}
+	if e.Target != "" {
+		b["target"] = e.Target
+	}
 	if e.Details != nil {
 		list := []any{}
 		for _, d := range e.Details {

@@ -349,7 +349,11 @@ func (f *fault) refusal(s *Sim, r *request) *armError {
 		if res != nil {
 			guid = res.guid()
 		}
-		e = f.armError(anotherOperation("PutNetworkSecurityGroupOperation", s.uuidLocked(), guid))
+		name := "PutNetworkSecurityGroupOperation"
+		if len(t.types) > 0 {
+			name = "Put" + singular(canonicalType(t.typ())[strings.LastIndex(t.typ(), "/")+1:]) + "Operation"
+		}
+		e = f.armError(anotherOperation(name, s.uuidLocked(), guid))
 	case "error":
 		d := errorDefaults[f.Status]
 		if d.Code == "" {

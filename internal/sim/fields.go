@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 )
@@ -133,6 +134,12 @@ func (s *Sim) serverFieldsLocked(probe, old *resource, body map[string]any, mode
 	case typeVM:
 		own("vmId", func() any { return s.uuidLocked() })
 		own("timeCreated", func() any { return s.nowLocked().Format(time.RFC3339Nano) })
+		if mode == storeWrite { // the server's own name for the disk
+			disk := func(p map[string]any) map[string]any { return object(object(p, "storageProfile"), "osDisk") }
+			if now, was := disk(props), disk(oldProps); now != nil && text(now, "name") == text(was, "name") && refID(was, "managedDisk") != "" && object(now, "managedDisk") != nil {
+				fill(object(now, "managedDisk"), "id", refID(was, "managedDisk"))
+			}
+		}
 		if mode != storeLoad { // GET does not show them, so writers do not send them back
 			own("instanceView", nil)
 			own("extended", nil)
@@ -143,12 +150,16 @@ func (s *Sim) serverFieldsLocked(probe, old *resource, body map[string]any, mode
 	case typeVMSS:
 		own("uniqueId", func() any { return s.uuidLocked() })
 		own("timeCreated", func() any { return s.nowLocked().Format(time.RFC3339Nano) })
-		if old != nil && mode == storeWrite { // az leaves it out of its PUT
-			storage := func(p map[string]any) map[string]any {
-				return object(object(p, "virtualMachineProfile"), "storageProfile")
-			}
-			if to, from := storage(props), storage(oldProps); to != nil && to["imageReference"] == nil && from["imageReference"] != nil {
-				to["imageReference"] = from["imageReference"]
+	case typeGateway: // as recorded
+		for _, f := range []string{"enablePrivateIpAddress", "isMigrateToCSES", "enableBgpRouteTranslationForNat", "disableIPSecReplayProtection", "enableBgp", "activeActive", "allowRemoteVnetTraffic", "allowVirtualWanTraffic"} {
+			fill(props, f, false)
+		}
+		for _, f := range []string{"natRules", "virtualNetworkGatewayPolicyGroups"} {
+			fill(props, f, []any{})
+		}
+		for _, c := range objects(props, "natRules") {
+			if p := object(c, "properties"); p != nil {
+				fill(p, "type", "Static")
 			}
 		}
 	case typeVNet: // as recorded
@@ -188,8 +199,23 @@ func (s *Sim) serverFieldsLocked(probe, old *resource, body map[string]any, mode
 				fill(p, "privateIPAllocationMethod", "Dynamic")
 			}
 		}
+		fillBalancer(props)
 		fillSKU(body)
 	case typeNIC:
+		if mode == storeWrite { // recorded: the primary one stands first
+			if list, ok := props["ipConfigurations"].([]any); ok {
+				slices.SortStableFunc(list, func(a, b any) int {
+					first := func(c any) int {
+						m, _ := c.(map[string]any)
+						if truth(object(m, "properties")["primary"]) {
+							return 0
+						}
+						return 1
+					}
+					return first(a) - first(b)
+				})
+			}
+		}
 		for i, c := range objects(props, "ipConfigurations") {
 			p := object(c, "properties")
 			if p == nil {

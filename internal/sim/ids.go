@@ -129,6 +129,14 @@ func (t target) top() target {
 	return p
 }
 
+// target2 is the lower-case type of the first two segments.
+func (t target) target2() string {
+	if len(t.types) < 2 {
+		return ""
+	}
+	return strings.ToLower(t.ns + "/" + t.types[0] + "/" + t.types[1])
+}
+
 // kind is a resource type that clients may write.
 type kind struct {
 	name  string
@@ -195,6 +203,7 @@ var parts = map[string]map[string]struct {
 	typeVNet:                        {"subnets": {"subnets", true}, "virtualnetworkpeerings": {"virtualNetworkPeerings", true}},
 	"microsoft.network/routetables": {"routes": {"routes", true}},
 	typeNIC:                         {"ipconfigurations": {"ipConfigurations", false}},
+	typeGateway:                     {"ipconfigurations": {"ipConfigurations", false}, "natrules": {"natRules", false}},
 	typeLB: {"inboundnatrules": {"inboundNatRules", true}, "backendaddresspools": {"backendAddressPools", true},
 		"frontendipconfigurations": {"frontendIPConfigurations", false}, "loadbalancingrules": {"loadBalancingRules", false},
 		"probes": {"probes", false}, "outboundrules": {"outboundRules", false}},

@@ -51,13 +51,17 @@ func (s *Sim) newOperationLocked(r *request, res *resource, t target, verb strin
 	if res != nil {
 		op.resource = res.key
 	}
+	s.keepOperationLocked(op)
+	return op
+}
+
+func (s *Sim) keepOperationLocked(op *operation) {
 	s.ops[op.id] = op
 	s.opOrder = append(s.opOrder, op.id)
 	if len(s.opOrder) > opsKept {
 		delete(s.ops, s.opOrder[0])
 		s.opOrder = s.opOrder[1:]
 	}
-	return op
 }
 
 func singular(segment string) string {

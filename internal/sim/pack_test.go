@@ -14,7 +14,7 @@ import (
 func TestPackedResources(t *testing.T) {
 	sim.SmallCaches(t.Cleanup)
 	for name, test := range map[string]func(*testing.T){"NSG": TestNSGLifeCycle, "uniform sets": TestUniformScaleSet, "flexible sets": TestFlexibleScaleSet, "policies": TestJITPolicies, "requests": TestJITRequests,
-		"peerings": TestPeerings, "queries": TestGraphQueries, "language": TestGraphLanguage, "roles": TestRoles, "recordings": TestRecordings, "recorded sets": TestScaleSetRecordings, "schedule": TestSchedule, "machines": TestMachineActions} {
+		"peerings": TestPeerings, "queries": TestGraphQueries, "language": TestGraphLanguage, "roles": TestRoles, "recordings": TestRecordings, "schedule": TestSchedule, "machines": TestMachineActions} {
 		t.Run(name, test)
 	}
 	small, err := sim.New(sim.Config{Estate: estates.Demo()})

@@ -155,7 +155,8 @@ func (s *Sim) backRefsLocked(r *resource, key string, props map[string]any, fiel
 }
 
 var refFields = map[string]bool{"networkSecurityGroup": true, "subnet": true, "publicIPAddress": true, "routeTable": true, "natGateway": true,
-	"applicationSecurityGroups": true, "remoteVirtualNetwork": true, "loadBalancerBackendAddressPools": true, "loadBalancerInboundNatRules": true}
+	"applicationSecurityGroups": true, "remoteVirtualNetwork": true, "loadBalancerBackendAddressPools": true, "loadBalancerInboundNatRules": true,
+	"frontendIPConfiguration": true, "backendAddressPool": true, "probe": true}
 
 // trimRefs reduces references to their ids: clients send whole resources in those places, Azure keeps and shows the id.
 func trimRefs(v any) {

@@ -104,7 +104,16 @@ func validateScaleSet(r *resource, body map[string]any) *armError {
 		}
 		profile["priority"] = v
 	}
+	keepImage(profile, object(oldProps, "virtualMachineProfile"))
+	fillScaleSet(props)
 	return scheduledEvents(profile, object(oldProps, "virtualMachineProfile"))
+}
+
+// keepImage: az leaves the image out of what it updates.
+func keepImage(profile, old map[string]any) {
+	if to, from := object(profile, "storageProfile"), object(old, "storageProfile"); to != nil && to["imageReference"] == nil && from["imageReference"] != nil {
+		to["imageReference"] = from["imageReference"]
+	}
 }
 
 // oneOf puts *v into Azure's spelling.
@@ -217,7 +226,8 @@ func (s *Sim) addInstanceLocked(set *resource, n int) {
 	} else {
 		vm["instanceId"] = strconv.Itoa(n)
 		vm["sku"] = map[string]any{"name": size, "tier": "Standard"}
-		p["latestModelApplied"], p["modelDefinitionApplied"], p["hardwareProfile"] = true, "VirtualMachineScaleSet", map[string]any{}
+		p["latestModelApplied"], p["modelDefinitionApplied"] = true, "VirtualMachineScaleSet"
+		p["hardwareProfile"], p["vmId"] = map[string]any{"vmSize": size}, s.uuidLocked()
 	}
 	fillFromModel(p, profile, flex)
 	if os := object(p, "osProfile"); os != nil {
@@ -239,6 +249,15 @@ func (s *Sim) addInstanceLocked(set *resource, n int) {
 	}
 	if nics != nil {
 		p["networkProfile"] = map[string]any{"networkInterfaces": nics}
+	}
+	if storage := object(p, "storageProfile"); storage != nil { // as recorded
+		fill(storage, "dataDisks", []any{})
+		if disk := object(storage, "osDisk"); disk != nil {
+			fill(disk, "name", name+"_OsDisk_1_"+strings.ReplaceAll(s.uuidLocked(), "-", ""))
+			if managed := object(disk, "managedDisk"); managed != nil {
+				fill(managed, "id", strings.TrimSuffix(set.t.scope, "/")+"/providers/Microsoft.Compute/disks/"+text(disk, "name"))
+			}
+		}
 	}
 	if t, err := parsePath(id); err == nil {
 		s.storeServerLocked(t, vm)

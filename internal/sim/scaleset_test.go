@@ -1,19 +1,12 @@
 package sim_test
 
 import (
-	"encoding/json"
 	"fmt"
-	"net/url"
-	"os"
-	"regexp"
 	"slices"
 	"strings"
 	"testing"
 
-	"go.yaml.in/yaml/v4"
-
 	"github.com/curfew-jit/curfew/internal/sim"
-	"github.com/curfew-jit/curfew/internal/testkit"
 )
 
 const (
@@ -281,76 +274,4 @@ func TestMachineActions(t *testing.T) {
 	a.fails(400, "NicInUse", "DELETE", nic, nil)
 	a.do(202, "DELETE", vm, nil)
 	a.fails(404, "ResourceNotFound", "GET", nic, nil)
-}
-
-// Scale sets against recorded traffic: each recorded PUT is sent to a simulator that holds what the recorded GET before it had shown, and the
-// answer and the GET after it are compared.
-func TestScaleSetRecordings(t *testing.T) {
-	const gone = "a reference to what the recording made by a deployment, which is not replayed"
-	for file, known := range map[string]map[string]string{
-		"vm/test_vmss_terminate_notification.yaml":  {".networkProfile": gone, ".virtualMachineProfile.timeCreated": "of newer api-versions alone"},
-		"vm/test_vmss_os_image_notification.yaml":   {".networkProfile": gone, ".virtualMachineProfile.timeCreated": "of newer api-versions alone"},
-		"vm/test_vmss_scheduled_events_policy.yaml": {".etag": "of newer api-versions alone", ".networkProfile": gone, ".virtualMachineProfile.timeCreated": "of newer api-versions alone"},
-	} {
-		t.Run(file, func(t *testing.T) {
-			data, err := os.ReadFile(testkit.Shared(t, "azure", "recordings", file))
-			if err != nil {
-				t.Fatal(err)
-			}
-			var c cassette
-			if err := yaml.Unmarshal(data, &c); err != nil {
-				t.Fatal(err)
-			}
-			one := regexp.MustCompile(`(?i)/virtualMachineScaleSets/[^/]+$`)
-			shown := map[string]map[string]any{}
-			var a *az
-			compared := 0
-			for i, x := range c.Interactions {
-				u, err := url.Parse(x.Request.URI)
-				if err != nil || !one.MatchString(u.Path) {
-					continue
-				}
-				var want map[string]any
-				if json.Unmarshal([]byte(bodyText(x.Response.Body)), &want) != nil {
-					continue
-				}
-				report := func(where, format string, args ...any) {
-					for end := range known {
-						if strings.Contains(where, end) {
-							return
-						}
-					}
-					t.Errorf("exchange %d, %s %s: %s", i, x.Request.Method, where, fmt.Sprintf(format, args...))
-				}
-				path := u.Path + "?api-version=" + u.Query().Get("api-version")
-				switch {
-				case x.Request.Method == "PUT" && shown[u.Path] != nil:
-					before := shown[u.Path]
-					delete(profile(before), "networkProfile")
-					estate, err := json.Marshal(map[string]any{"resources": []any{before}})
-					if err != nil {
-						t.Fatal(err)
-					}
-					a = newAz(t, sim.Config{Estate: estate})
-					var body map[string]any
-					if err := json.Unmarshal([]byte(bodyText(x.Request.Body)), &body); err != nil {
-						t.Fatal(err)
-					}
-					delete(profile(body), "networkProfile")
-					got := a.do(200, "PUT", path, body)
-					diff(report, "", want, got.body)
-					compared++
-				case x.Request.Method == "GET" && a != nil && shown[u.Path] != nil:
-					got := a.do(200, "GET", path, nil)
-					diff(report, "", want, got.body)
-					compared++
-				}
-				shown[u.Path] = want
-			}
-			if compared < 2 {
-				t.Fatalf("only %d exchanges compared", compared)
-			}
-			t.Logf("%d exchanges compared", compared)
-		})
-	}
 }

@@ -198,7 +198,13 @@ func (s *Sim) pricingsLocked(r *request, t target) *answer {
 	}
 	s.storeServerLocked(pricingTarget(t.scope, t.sub, plan), map[string]any{"properties": out})
 	s.countLocked(key)
-	return ok(200, mustJSON(s.pricingLocked(t.scope, t.sub, plan)))
+	shown, _ := cloneJSON(s.pricingLocked(t.scope, t.sub, plan)).(map[string]any)
+	for _, e := range objects(object(shown, "properties"), "extensions") { // recorded: the reply to the PUT says how it went
+		if strings.EqualFold(text(e, "isEnabled"), "True") {
+			e["operationStatus"] = map[string]any{"code": "Succeeded", "message": "Successfully enabled extension"}
+		}
+	}
+	return ok(200, mustJSON(shown))
 }
 
 // plan2Locked tells whether just-in-time access is paid for: Defender for Servers Plan 2 on the subscription; a Standard tier without a sub

@@ -373,7 +373,10 @@ func TestMachines(t *testing.T) {
 			t.Errorf("got %v", v)
 		}
 	}
-	a.fails(400, "InvalidFilterInQueryString", "GET", shop+"/resources?$filter=name%20eq%20'x'", nil)
+	if got := a.do(200, "GET", shop+"/resources?$filter=resourceGroup%20eq%20'Shop-Web'%20and%20name%20eq%20'WEB-01'%20and%20resourceType%20eq%20'Microsoft.Compute/virtualMachines'", nil); len(list(got.body["value"])) != 1 {
+		t.Errorf("got %s", got.raw)
+	}
+	a.fails(400, "InvalidFilterInQueryString", "GET", shop+"/resources?$filter=tagName%20eq%20'x'", nil)
 }
 
 func TestEffectiveRules(t *testing.T) {

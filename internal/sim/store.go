@@ -279,6 +279,9 @@ func (s *Sim) stampedLocked(r *resource) map[string]any {
 		}
 	}
 	s.backRefsLocked(r, r.key, props, own...)
+	if r.typeKey == typeLB {
+		balancerUses(r, props)
+	}
 	for segment, part := range parts[r.typeKey] {
 		for _, c := range objects(props, part.field) {
 			name := text(c, "name")

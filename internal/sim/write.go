@@ -188,8 +188,11 @@ func (s *Sim) putLocked(r *request, t target) *answer {
 
 func (s *Sim) putResourceLocked(r *request, t target, k kind, body map[string]any) *answer {
 	res := s.all[t.key()]
-	if res == nil && t.typeKey() == typeVMSSVM { // sets make them
-		return notFound(t).answer()
+	if t.typeKey() == typeVMSSVM { // sets make them
+		if res == nil {
+			return notFound(t).answer()
+		}
+		body = mergedInstance(res, body)
 	}
 	if ae := s.lockedLocked(t.key(), "write", false); ae != nil && t.typeKey() != typeLock {
 		return ae.answer()
@@ -233,8 +236,13 @@ func (s *Sim) putResourceLocked(r *request, t target, k kind, body map[string]an
 		return ok(status, s.rawLocked(res))
 	}
 	// Recorded: a PUT that changes tags alone, or nothing, answers Succeeded with the etag that stays.
-	unchanged := before != nil && strings.HasPrefix(res.typeKey, "microsoft.network/") && sameSettings(res, *before)
-	if (unchanged || k.instant) && res.op == nil && r.outcome() == nil {
+	same := before != nil && sameSettings(res, *before)
+	unchanged := same && strings.HasPrefix(res.typeKey, "microsoft.network/")
+	if same && (res.typeKey == typeVMSS || res.typeKey == typeVMSSVM) && r.outcome() == nil { // recorded; a machine's counts all the same
+		res.etag = before.etag
+		res.dirty()
+	}
+	if (unchanged || s.instantLocked(res, before)) && res.op == nil && r.outcome() == nil {
 		return s.doneLocked(r, res, res.t, status, s.rawLocked(res))
 	}
 	op := s.beginLocked(r, res, res.t, "Put", created)
@@ -245,8 +253,17 @@ func (s *Sim) putResourceLocked(r *request, t target, k kind, body map[string]an
 		}
 		op.after = func() { s.scaleSetWrittenLocked(res, old) }
 	}
+	if res.typeKey == typeVM && created && !r.unapplied() { // recorded: it counts to 2 when the machine is there
+		op.after = func() {
+			s.diskMadeLocked(res)
+			res.etag = s.nextEtagLocked(res)
+			res.dirty()
+		}
+	}
 	a := ok(status, s.rawLocked(res))
-	s.opHeaders(op, r, a.header, true, false)
+	if res.typeKey != typeVM || !same { // recorded: Updating, and no operation to poll
+		s.opHeaders(op, r, a.header, true, false)
+	}
 	if r.unapplied() {
 		s.uncountLocked(res.key)
 		if !created { // a new one stays visible as Updating until the operation ends
@@ -256,10 +273,20 @@ func (s *Sim) putResourceLocked(r *request, t target, k kind, body map[string]an
 	return a
 }
 
+// mergedInstance is what PUT of an instance makes of it: what is left out stays, and tags and place are those of the set (recorded).
+func mergedInstance(vm *resource, body map[string]any) map[string]any {
+	old, _ := cloneJSON(vm.doc()).(map[string]any)
+	for _, f := range []string{"tags", "name", "location", "instanceId", "sku", "zones"} {
+		delete(body, f)
+	}
+	merge(old, body)
+	return old
+}
+
 // doneLocked answers a write that needs no time. Its operation, where the type mentions one, is over.
 func (s *Sim) doneLocked(r *request, res *resource, t target, status int, raw []byte) *answer {
 	a := ok(status, raw)
-	if res.typeKey != typeNIC {
+	if res.typeKey != typeNIC || r.api < "2025" { // recorded: 2022 and before mention one, 2025-05-01 does not
 		op := s.newOperationLocked(r, res, t, "Put")
 		op.status = "Succeeded"
 		s.opHeaders(op, r, a.header, true, false)
@@ -534,6 +561,11 @@ func (s *Sim) validateLocked(r *resource, body map[string]any) *armError {
 	}
 	switch r.typeKey {
 	case typeVM:
+		hideSecrets(props)
+		fillMachine(props, false)
+		if strings.EqualFold(text(object(body, "identity"), "type"), "None") {
+			delete(body, "identity")
+		}
 		eventsPolicy(props, oldProps)
 		return scheduledEvents(props, oldProps)
 	case typeVMSS:
