@@ -237,8 +237,8 @@ func idsIn(v any, out map[string]bool) {
 	}
 }
 
-// Every official example of an operation that the simulator serves is sent, and answered with a status that the example has and a body that
-// fits the schema. notServed are the operations that it refuses, and says so; known are the answers that differ, with reasons.
+// Every official example of an operation that the simulator serves is sent, and answered with a status that the specification has and a body that
+// fits the schema; what is sent is checked against its schema too. operationsNotServed are the operations that it refuses, and says so; known are the answers that differ, with reasons.
 func TestOfficialExamplesSent(t *testing.T) {
 	specs := testkit.Shared(t, "azure", "specs")
 	known := map[string]string{
@@ -260,7 +260,8 @@ func TestOfficialExamplesSent(t *testing.T) {
 		}
 		return nil
 	})
-	seenKnown := map[string]bool{}
+	bodies := 0
+	seenKnown, used := map[string]bool{}, map[string]bool{}
 	for _, file := range files {
 		paths, _ := w.load(file)["paths"].(map[string]any)
 		for _, path := range slices.Sorted(maps.Keys(paths)) {
@@ -286,6 +287,7 @@ func TestOfficialExamplesSent(t *testing.T) {
 					if json.Unmarshal(data, &ex) != nil {
 						continue
 					}
+					used[filepath.Join(filepath.Dir(file), ref)] = true
 					name := strings.TrimSuffix(filepath.Base(ref), ".json")
 					status, answer, body := send(t, w, file, path, method, op, ex.Parameters, ex.Responses)
 					area := regexp.MustCompile(`Microsoft\.\w+/\w+`).FindString(path)
@@ -302,6 +304,13 @@ func TestOfficialExamplesSent(t *testing.T) {
 							}
 						}
 						t.Errorf("%s: %s %s: %s", name, strings.ToUpper(method), path, fmt.Sprintf(format, args...))
+					}
+					for _, p := range list(op["parameters"]) {
+						if m, from := w.resolve(p.(map[string]any), file); m["in"] == "body" && ex.Parameters[fmt.Sprint(m["name"])] != nil {
+							schema, _ := m["schema"].(map[string]any)
+							bodies++
+							w.check(func(where, what string) { report("request%s: %s", where, what) }, "", schema, from, ex.Parameters[fmt.Sprint(m["name"])], 0)
+						}
 					}
 					if _, ok := ex.Responses[strconv.Itoa(status)]; !ok {
 						if _, ok := op["responses"].(map[string]any)[strconv.Itoa(status)]; !ok {
@@ -324,11 +333,43 @@ func TestOfficialExamplesSent(t *testing.T) {
 		total += n
 	}
 	t.Logf("%d examples sent; %v", total, compared)
+	passed, needed := 0, make([]bool, len(operationsNotServed))
 	for _, op := range slices.Sorted(maps.Keys(refused)) {
-		t.Logf("not served: %s", op)
+		passed += refused[op]
+		i := slices.IndexFunc(operationsNotServed, func(n struct {
+			operation *regexp.Regexp
+			reason    string
+		}) bool {
+			return n.operation.MatchString(op)
+		})
+		if i < 0 {
+			t.Errorf("%s is not served, and not on the list of such operations", op)
+			continue
+		}
+		needed[i] = true
 	}
-	if total < 390 {
-		t.Errorf("only %d examples were sent", total)
+	for i, n := range operationsNotServed {
+		if !needed[i] {
+			t.Errorf("%s (%s) is listed as not served, and no example needs it", n.operation, n.reason)
+		}
+	}
+	all := 0
+	_ = filepath.WalkDir(specs, func(path string, d os.DirEntry, err error) error {
+		if err == nil && strings.HasSuffix(path, ".json") && strings.Contains(path, "/examples/") {
+			all++
+			if !used[path] {
+				t.Errorf("no operation refers to the example %s", path)
+			}
+		}
+		return nil
+	})
+	if bodies < 100 {
+		t.Errorf("only %d bodies of requests were checked", bodies)
+	}
+	t.Logf("%d bodies of requests checked", bodies)
+	t.Logf("of %d examples %d of operations that are not served", all, passed)
+	if total < 390 || total+passed < all {
+		t.Errorf("%d examples were sent and %d passed over, of %d", total, passed, all)
 	}
 	for k := range known {
 		if !seenKnown[k] {
