@@ -120,6 +120,19 @@ func newZone(open []PathPiece) Zone {
 	return z
 }
 
+// ZoneOf returns the zone of pieces that a caller has changed: what IPs and Tag say counts, and pieces that are denied are left out. It
+// serves what translates addresses on the way, so that the sources are others than those that the rules saw.
+func ZoneOf(open []PathPiece) Zone {
+	var kept []PathPiece
+	for _, p := range open {
+		if p.Access != Deny {
+			p.rs = setRanges(p.IPs)
+			kept = append(kept, p)
+		}
+	}
+	return newZone(kept)
+}
+
 func appendNew(ss []string, s string) []string {
 	if slices.Contains(ss, s) {
 		return ss

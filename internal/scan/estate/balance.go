@@ -44,19 +44,11 @@ func (e *Estate) joinBalancers() {
 
 // balanced finds what load balancers lead to an endpoint: by what the interface says and by what the balancers say, because either
 // may be older than the other.
-func (e *Estate) balanced(in *inlet, c *rawConfig, vnet string, j *joining) {
-	x := &e.balancer
-	for _, scope := range []string{j.vm.ID, vnet} {
-		if scope == "" || in.doubt != "" || len(e.gaps) == 0 {
-			continue
-		}
-		// A balancer names members by address alone too, so one that was not read may lead to any machine of its subscription.
-		if g, hidden := e.Hidden(metaOf(scope).Subscription, typeLB); hidden {
-			in.doubt, in.doubtKind = "load balancers could not be read: "+g.Reason, LBRule
-		}
-	}
+func (e *Estate) balanced(c *rawConfig, vnet string, j *joining) *inletMore {
+	x, in := &e.balancer, &inletMore{}
+	in.doubts = e.doubts(j.vm.ID, vnet)
 	if len(x.ofPool) == 0 && len(x.ofNAT) == 0 && len(c.pools) == 0 && len(c.nats) == 0 {
-		return
+		return in.orNil()
 	}
 	pools := slices.Concat(c.pools, x.pools[c.id])
 	if c.addr.IsValid() {
@@ -94,7 +86,7 @@ func (e *Estate) balanced(in *inlet, c *rawConfig, vnet string, j *joining) {
 	}
 	for _, b := range in.fronts {
 		if b.lb != nil && b.lb.twice {
-			j.twice("load balancer", b.lb.meta.ID)
+			j.twice("load balancer", b.lb.id)
 		}
 	}
 	// A rule may be found by more than one way.
@@ -105,6 +97,14 @@ func (e *Estate) balanced(in *inlet, c *rawConfig, vnet string, j *joining) {
 		}
 	}
 	in.fronts = out
+	return in.orNil()
+}
+
+func (m *inletMore) orNil() *inletMore {
+	if len(m.doubts) == 0 && len(m.fronts) == 0 {
+		return nil
+	}
+	return m
 }
 
 // parentType returns an id without its last name, so that lastName of it is the last type.
@@ -129,4 +129,32 @@ func (lb *rawLB) frontOf(r *rawLBRule) *rawFront {
 		}
 	}
 	return nil
+}
+
+// doubts says which kinds of ways may be there and were not read. A load balancer names members by address alone too, so one that is
+// hidden may lead to any machine of its subscription; a firewall may stand in a network that is connected.
+func (e *Estate) doubts(vm, vnet string) (out []doubt) {
+	if len(e.gaps) == 0 {
+		return nil
+	}
+	for _, x := range []struct {
+		typ, what string
+		kind      WayKind
+	}{{typeLB, "load balancers", LBRule}, {typeFirewall, "Azure Firewalls", FirewallDNAT}} {
+		scopes := []string{vm, vnet}
+		if x.kind == FirewallDNAT {
+			if v := e.b.vnets.get(e.b.ids.look(vnet)); v != nil {
+				for _, p := range v.peers {
+					scopes = append(scopes, e.id(p.remote))
+				}
+			}
+		}
+		for _, s := range scopes {
+			if g, hidden := e.Hidden(metaOf(s).Subscription, x.typ); s != "" && hidden {
+				out = append(out, doubt{x.kind, x.what + " could not be read: " + g.Reason})
+				break
+			}
+		}
+	}
+	return out
 }

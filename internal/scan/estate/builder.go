@@ -29,6 +29,14 @@ const (
 	kindInstance
 	kindJIT
 	kindAdmin
+	kindFirewall
+	kindPolicy
+	kindCollections
+	kindIPGroup
+	kindRoutes
+	kindGateway
+	kindLocal
+	kindConnection
 )
 
 // The types that decide something, in lower case.
@@ -60,6 +68,14 @@ var kinds = map[string]kind{
 	typeInstance:                        kindInstance,
 	typeJIT:                             kindJIT,
 	typeAdmin:                           kindAdmin,
+	typeFirewall:                        kindFirewall,
+	typePolicy:                          kindPolicy,
+	typeCollections:                     kindCollections,
+	typeIPGroup:                         kindIPGroup,
+	typeRoutes:                          kindRoutes,
+	typeGateway:                         kindGateway,
+	typeLocal:                           kindLocal,
+	typeConnection:                      kindConnection,
 }
 
 // Builder gathers bodies and makes an Estate of them. Its methods may be called concurrently.
@@ -67,19 +83,27 @@ type Builder struct {
 	ids  *idTable
 	pool sync.Pool // of *decoder
 
-	vms       table[rawVM]
-	nics      table[rawNIC]
-	vnets     table[rawVNet]
-	subnets   table[rawSubnetBody]
-	nsgs      table[rawNSG]
-	rules     table[rawRuleBody]
-	pips      table[rawPIP]
-	lbs       table[rawLB]
-	bastions  table[rawBastion]
-	sets      table[rawSet]
-	instances table[rawInstance]
-	jits      table[rawJIT]
-	admins    table[rawAdmin]
+	vms         table[rawVM]
+	nics        table[rawNIC]
+	vnets       table[rawVNet]
+	subnets     table[rawSubnetBody]
+	nsgs        table[rawNSG]
+	rules       table[rawRuleBody]
+	pips        table[rawPIP]
+	lbs         table[rawLB]
+	bastions    table[rawBastion]
+	sets        table[rawSet]
+	instances   table[rawInstance]
+	jits        table[rawJIT]
+	admins      table[rawAdmin]
+	firewalls   table[rawFirewall]
+	policies    table[rawPolicy]
+	collections table[rawCollections]
+	ipGroups    table[rawIPGroup]
+	routes      table[rawRoutes]
+	gateways    table[rawGateway]
+	locals      table[rawLocal]
+	connections table[rawConnection]
 
 	resources atomic.Int64
 	mu        sync.Mutex
@@ -92,7 +116,8 @@ type Builder struct {
 func NewBuilder() *Builder {
 	b := &Builder{ids: newIDTable(), others: map[string]int{}, subs: map[string]bool{}}
 	b.pool.New = func() any {
-		return &decoder{words: map[string]string{}, lists: map[string][]string{}, ids: b.ids}
+		return &decoder{words: map[string]string{}, lists: map[string][]string{}, tags: map[string]map[string]string{},
+			subs: map[string]bool{}, lows: map[string]string{}, ids: b.ids}
 	}
 	return b
 }
@@ -113,18 +138,18 @@ func (b *Builder) add(d *decoder, body []byte) error {
 	var o outline
 	d.outline(&o)
 	if d.err != nil {
-		return faultOf(o.id, d.err)
+		return faultOf(string(o.id), d.err)
 	}
-	o.id = string(plainID([]byte(o.id)))
-	if o.id == "" {
+	if len(o.id) == 0 {
 		return errors.New("a resource has no id")
 	}
 	if o.id[0] != '/' {
-		return fmt.Errorf("the id %q of a resource does not start with a slash", clip([]byte(o.id)))
+		return fmt.Errorf("the id %q of a resource does not start with a slash", clip(o.id))
 	}
-	saysID, says := idType(o.id), strings.ToLower(o.typ)
-	if says == "" {
-		says = saysID
+	saysID := d.idType(o.id)
+	says := saysID
+	if o.typ != "" {
+		says = d.lower(o.typ)
 	}
 	t := kinds[says]
 	// A machine is not passed over because its type is misspelt, nor read as something else.
@@ -132,41 +157,39 @@ func (b *Builder) add(d *decoder, body []byte) error {
 		return fmt.Errorf("resource %s says that its type is %s, and its id is that of %s", o.id, o.typ, saysID)
 	}
 	b.resources.Add(1)
-	c := common{meta: metaOf(o.id)}
-	b.count(t, says, c.meta.Subscription)
+	b.count(d, t, says, o.id)
 	if t == kindOther {
 		return nil
 	}
-	c.key = d.ids.of([]byte(o.id))
-	if text := d.ids.text(c.key); text == o.id {
-		c.meta = metaOf(text) // one copy of the id serves all
+	c := common{key: d.ids.of(o.id)}
+	if c.id = d.ids.text(c.key); c.id != string(o.id) {
+		c.id = string(o.id) // another spelling than that by which it was named before
 	}
-	if strings.EqualFold(o.name, c.meta.Name) && o.name != c.meta.Name {
-		c.meta.Name = o.name
-	}
-	c.meta.Location, c.meta.ManagedBy, c.meta.Tags = o.location, o.managedBy, o.tags
 	b.decode(d, &o, t, c)
 	if d.err != nil {
-		return faultOf(o.id, d.err)
+		return faultOf(c.id, d.err)
 	}
 	return nil
 }
 
-func (b *Builder) count(t kind, typ, subscription string) {
-	if t != kindOther && subscription == "" {
-		return
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if t == kindOther {
-		if len(b.others) < 1000 || b.others[typ] > 0 {
-			b.others[typ]++
+// count counts a resource. Each decoder knows what it has told, so that they need not wait for one another.
+func (b *Builder) count(d *decoder, t kind, typ string, id []byte) {
+	if rest, ok := cutFold(string(id[:min(len(id), 60)]), "/subscriptions/"); ok {
+		sub, _, _ := strings.Cut(rest, "/")
+		if !d.subs[sub] {
+			b.mu.Lock()
+			b.subs[strings.ToLower(sub)] = true
+			b.mu.Unlock()
+			if len(d.subs) < maxWords {
+				d.subs[strings.Clone(sub)] = true
+			}
 		}
 	}
-	if subscription != "" && !b.subs[subscription] {
-		b.subs[strings.ToLower(subscription)] = true
-		if len(b.subs) < 10000 { // other spellings, so that lower case is not made each time
-			b.subs[strings.Clone(subscription)] = true
+	if t == kindOther {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		if len(b.others) < 1000 || b.others[typ] > 0 {
+			b.others[typ]++
 		}
 	}
 }
@@ -186,13 +209,7 @@ func (b *Builder) Build() *Estate {
 			cmp.Compare(x.Type, y.Type), cmp.Compare(x.Reason, y.Reason))
 	})
 	b.gaps = slices.Compact(b.gaps)
-	subs := 0
-	for s := range b.subs {
-		if strings.ToLower(s) == s {
-			subs++
-		}
-	}
-	e := &Estate{b: b, gaps: b.gaps, counts: Counts{Resources: int(b.resources.Load()), Subscriptions: subs, Others: b.others}}
+	e := &Estate{b: b, gaps: b.gaps, counts: Counts{Resources: int(b.resources.Load()), Subscriptions: len(b.subs), Others: b.others}}
 	e.join()
 	return e
 }

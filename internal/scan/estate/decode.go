@@ -10,21 +10,21 @@ import (
 
 // outline is where the parts of a body stand.
 type outline struct {
-	id, typ, name, location, managedBy, kind, instanceID string
-	tags                                                 map[string]string
-	properties, sku                                      int // offsets, -1 where absent
+	id, name                             []byte // parts of the body, or unescaped
+	typ, location, managedBy, instanceID string
+	tags, properties, sku                int // offsets, -1 where absent
 }
 
 func (d *decoder) outline(o *outline) {
-	o.properties, o.sku = -1, -1
+	o.tags, o.properties, o.sku = -1, -1, -1
 	n := d.object("the resource", func(k []byte) {
 		switch string(k) {
 		case "id":
-			o.id = d.text("id")
+			o.id = plainID(d.bytes("id"))
 		case "type":
 			o.typ = d.word("type")
 		case "name":
-			o.name = d.text("name")
+			o.name = d.bytes("name")
 		case "location":
 			o.location = d.word("location")
 		case "managedby":
@@ -32,17 +32,9 @@ func (d *decoder) outline(o *outline) {
 		case "instanceid":
 			o.instanceID = d.word("instanceId")
 		case "tags":
-			d.object("tags", func(k []byte) {
-				name := ""
-				if len(k) > 0 {
-					name = d.tagName(k)
-				}
-				v := d.scalar("a tag")
-				if o.tags == nil {
-					o.tags = map[string]string{}
-				}
-				o.tags[name] = v
-			})
+			d.next()
+			o.tags = d.i
+			d.skip()
 		case "properties":
 			d.next()
 			if o.properties >= 0 {
@@ -98,6 +90,16 @@ func (d *decoder) refs(what string, list *[]key) {
 			*list = append(*list, k)
 		}
 	})
+}
+
+// meta is what all bodies say of themselves. An id is divided, so that one copy of it serves all.
+func (d *decoder) meta(o *outline, id string) Meta {
+	m := metaOf(id)
+	if o.name != nil && string(o.name) != m.Name && strings.EqualFold(string(o.name), m.Name) {
+		m.Name = string(o.name)
+	}
+	m.Location, m.ManagedBy, m.Tags = o.location, o.managedBy, d.readTags(o.tags)
+	return m
 }
 
 // part reads an element of a list of a resource's parts: {id, name, properties}. Without an id it gets that which Azure would give it.
@@ -159,8 +161,36 @@ func (d *decoder) address(what string, a *netip.Addr) {
 	}
 }
 
+// readTags reads the tags of a resource. Many resources have the same, and share them.
+func (d *decoder) readTags(at int) map[string]string {
+	if at < 0 || d.err != nil {
+		return nil
+	}
+	d.i, d.depth = at, 1
+	d.skip()
+	text := d.b[at:d.i]
+	if m, ok := d.tags[string(text)]; ok {
+		return m
+	}
+	d.i = at
+	var m map[string]string
+	d.object("tags", func(k []byte) {
+		name := d.tagName(k)
+		v := d.scalar("a tag")
+		if m == nil {
+			m = map[string]string{}
+		}
+		m[name] = v
+	})
+	if len(text) <= 1024 && len(d.tags) < maxWords {
+		d.tags[string(text)] = m
+	}
+	return m
+}
+
 // decode reads the properties of a resource of a type that decides something.
 func (b *Builder) decode(d *decoder, o *outline, t kind, c common) {
+	m := func() Meta { return d.meta(o, c.id) }
 	at := func(off int, f func(k []byte)) {
 		if off >= 0 && d.err == nil {
 			d.i, d.depth = off, 1
@@ -181,7 +211,7 @@ func (b *Builder) decode(d *decoder, o *outline, t kind, c common) {
 	}
 	switch t {
 	case kindVM:
-		v := &rawVM{common: c}
+		v := &rawVM{common: c, vm: &VM{Meta: m()}}
 		at(o.properties, v.field(d))
 		add(d, &b.vms, v)
 	case kindNIC, kindSetNIC:
@@ -193,18 +223,18 @@ func (b *Builder) decode(d *decoder, o *outline, t kind, c common) {
 		at(o.properties, v.field(d))
 		add(d, &b.vnets, v)
 	case kindSubnet:
-		v := &rawSubnetBody{common: c, rawSubnet: rawSubnet{id: c.key, vnet: d.ids.of([]byte(parent(o.id)))}}
+		v := &rawSubnetBody{common: c, rawSubnet: rawSubnet{id: c.key, vnet: d.ids.of([]byte(parent(c.id)))}}
 		at(o.properties, v.rawSubnet.field(d))
 		add(d, &b.subnets, v)
 	case kindNSG:
-		v := &rawNSG{common: c}
+		v := &rawNSG{common: c, nsg: &NSG{Meta: m()}}
 		at(o.properties, v.field(d))
 		add(d, &b.nsgs, v)
 	case kindRule:
-		v := &rawRuleBody{common: c, nsg: d.ids.of([]byte(parent(o.id)))}
-		v.rule = rawRule{id: c.key, NSGRule: NSGRule{Rule: netsec.Rule{Name: c.meta.Name}}}
+		v := &rawRuleBody{common: c, nsg: d.ids.of([]byte(parent(c.id)))}
+		v.rule.Name = lastName(c.id)
 		var said ruleSaid
-		at(o.properties, v.rule.field(d, &said))
+		at(o.properties, v.rule.read(d, &said))
 		said.finish(&v.rule)
 		add(d, &b.rules, v)
 	case kindPIP:
@@ -231,7 +261,7 @@ func (b *Builder) decode(d *decoder, o *outline, t kind, c common) {
 				return
 			}
 			d.list("ipConfigurations", func() {
-				d.part("an ip configuration", o.id, "bastionHostIpConfigurations", func(k []byte) {
+				d.part("an ip configuration", c.id, "bastionHostIpConfigurations", func(k []byte) {
 					if string(k) == "subnet" {
 						v.subnets = append(v.subnets, d.ref("subnet"))
 						return
@@ -242,13 +272,13 @@ func (b *Builder) decode(d *decoder, o *outline, t kind, c common) {
 		})
 		add(d, &b.bastions, v)
 	case kindSet:
-		v := &rawSet{common: c}
+		v := &rawSet{common: c, set: &ScaleSet{Meta: m()}}
 		at(o.properties, v.field(d))
 		add(d, &b.sets, v)
 	case kindInstance:
-		v := &rawInstance{common: c, set: d.ids.of([]byte(parent(o.id))), Instance: Instance{InstanceID: o.instanceID}}
+		v := &rawInstance{common: c, set: d.ids.of([]byte(parent(c.id))), Instance: Instance{InstanceID: o.instanceID}}
 		if v.InstanceID == "" {
-			v.InstanceID = lastName(o.id)
+			v.InstanceID = lastName(c.id)
 		}
 		at(o.properties, func(k []byte) {
 			if string(k) == "latestmodelapplied" && !d.null() {
@@ -260,13 +290,51 @@ func (b *Builder) decode(d *decoder, o *outline, t kind, c common) {
 		})
 		add(d, &b.instances, v)
 	case kindJIT:
-		v := &rawJIT{common: c}
+		v := &rawJIT{common: c, policy: &JITPolicy{Meta: m()}}
 		at(o.properties, v.field(d))
 		add(d, &b.jits, v)
+	case kindFirewall:
+		v := &rawFirewall{common: c}
+		at(o.properties, v.field(d))
+		add(d, &b.firewalls, v)
+	case kindPolicy:
+		v := &rawPolicy{common: c}
+		at(o.properties, v.field(d))
+		add(d, &b.policies, v)
+	case kindCollections:
+		v := &rawCollections{common: c, policy: d.ids.of([]byte(parent(c.id)))}
+		at(o.properties, v.field(d))
+		add(d, &b.collections, v)
+	case kindIPGroup:
+		v := &rawIPGroup{common: c}
+		at(o.properties, func(k []byte) {
+			if string(k) == "ipaddresses" {
+				d.texts("ipAddresses", &v.addrs)
+				return
+			}
+			d.skip()
+		})
+		add(d, &b.ipGroups, v)
+	case kindRoutes:
+		v := &rawRoutes{common: c}
+		at(o.properties, v.field(d))
+		add(d, &b.routes, v)
+	case kindGateway:
+		v := &rawGateway{common: c}
+		at(o.properties, v.field(d))
+		add(d, &b.gateways, v)
+	case kindLocal:
+		v := &rawLocal{common: c}
+		at(o.properties, v.field(d))
+		add(d, &b.locals, v)
+	case kindConnection:
+		v := &rawConnection{common: c}
+		at(o.properties, v.field(d))
+		add(d, &b.connections, v)
 	case kindAdmin:
 		v := &rawAdmin{common: c}
-		if vnet := idType(o.id); vnet == typeAdmin {
-			v.key = d.ids.of([]byte(parent(o.id)))
+		if vnet := idType(c.id); vnet == typeAdmin {
+			v.key = d.ids.of([]byte(parent(c.id)))
 		}
 		seen := false
 		at(o.properties, v.field(d, &seen))
@@ -308,7 +376,7 @@ func (v *rawVM) field(d *decoder) func([]byte) {
 				}
 				d.object("osDisk", func(k []byte) {
 					if string(k) == "ostype" {
-						v.os = strings.ToLower(d.word("osType"))
+						v.vm.OS = strings.ToLower(d.word("osType"))
 						return
 					}
 					d.skip()
@@ -323,8 +391,8 @@ func (v *rawVM) field(d *decoder) func([]byte) {
 				case "windowsconfiguration":
 					found = "windows"
 				}
-				if d.next() == '{' && found != "" && v.os == "" {
-					v.os = found
+				if d.next() == '{' && found != "" && v.vm.OS == "" {
+					v.vm.OS = found
 				}
 				d.skip()
 			})
@@ -339,9 +407,9 @@ func (v *rawVM) field(d *decoder) func([]byte) {
 		case "virtualmachinescaleset":
 			v.scaleSet = d.ref("virtualMachineScaleSet")
 		case "priority":
-			v.spot = spot(d.bytes("priority"))
+			v.vm.Spot = spot(d.bytes("priority"))
 		case "scheduledeventsprofile":
-			v.terminate.read(d)
+			v.vm.Terminate.read(d)
 		case "instanceview":
 			d.object("instanceView", func(k []byte) {
 				if string(k) != "statuses" {
@@ -355,7 +423,7 @@ func (v *rawVM) field(d *decoder) func([]byte) {
 							return
 						}
 						if p, ok := cutFold(d.word("code"), "PowerState/"); ok {
-							v.power = strings.ToLower(p)
+							v.vm.Power = strings.ToLower(p)
 						}
 					})
 				})
@@ -377,8 +445,8 @@ func (v *rawVM) field(d *decoder) func([]byte) {
 							return
 						}
 						p, _ := cutFold(d.word("code"), "PowerState/")
-						if v.power == "" {
-							v.power = strings.ToLower(p)
+						if v.vm.Power == "" {
+							v.vm.Power = strings.ToLower(p)
 						}
 					})
 				})
@@ -425,7 +493,7 @@ func (v *rawNIC) field(d *decoder) func([]byte) {
 		case "ipconfigurations":
 			d.list("ipConfigurations", func() {
 				var c rawConfig
-				c.id, _ = d.part("an ip configuration", v.meta.ID, "ipConfigurations", func(k []byte) {
+				c.id, _ = d.part("an ip configuration", v.id, "ipConfigurations", func(k []byte) {
 					switch string(k) {
 					case "privateipaddress":
 						if b := d.bytes("privateIPAddress"); len(b) > 0 {
@@ -456,23 +524,14 @@ func (v *rawNIC) field(d *decoder) func([]byte) {
 }
 
 func (v *rawVNet) field(d *decoder) func([]byte) {
-	space := func(list *[]netip.Prefix) func(k []byte) {
-		return func(k []byte) {
-			if string(k) == "addressprefixes" {
-				d.prefixes("addressPrefixes", list)
-				return
-			}
-			d.skip()
-		}
-	}
 	return func(k []byte) {
 		switch string(k) {
 		case "addressspace":
-			d.object("addressSpace", space(&v.prefixes))
+			d.object("addressSpace", d.space(&v.prefixes))
 		case "subnets":
 			d.list("subnets", func() {
 				s := rawSubnet{vnet: v.key}
-				s.id, _ = d.part("a subnet", v.meta.ID, "subnets", s.field(d))
+				s.id, _ = d.part("a subnet", v.id, "subnets", s.field(d))
 				if s.id != 0 {
 					v.subnets = append(v.subnets, s)
 				}
@@ -480,7 +539,7 @@ func (v *rawVNet) field(d *decoder) func([]byte) {
 		case "virtualnetworkpeerings":
 			d.list("virtualNetworkPeerings", func() {
 				var p rawPeer
-				d.part("a peering", v.meta.ID, "virtualNetworkPeerings", func(k []byte) {
+				d.part("a peering", v.id, "virtualNetworkPeerings", func(k []byte) {
 					switch string(k) {
 					case "peeringstate":
 						p.connected = strings.EqualFold(d.word("peeringState"), "Connected")
@@ -496,9 +555,9 @@ func (v *rawVNet) field(d *decoder) func([]byte) {
 					case "remotevirtualnetwork":
 						p.remote = d.ref("remoteVirtualNetwork")
 					case "remoteaddressspace":
-						d.object("remoteAddressSpace", space(&p.prefixes))
+						d.object("remoteAddressSpace", d.space(&p.prefixes))
 					case "remotevirtualnetworkaddressspace":
-						d.object("remoteVirtualNetworkAddressSpace", space(&p.prefixes))
+						d.object("remoteVirtualNetworkAddressSpace", d.space(&p.prefixes))
 					default:
 						d.skip()
 					}
@@ -532,22 +591,22 @@ func (v *rawSet) field(d *decoder) func([]byte) {
 	return func(k []byte) {
 		switch string(k) {
 		case "orchestrationmode":
-			v.Flexible = strings.EqualFold(d.word("orchestrationMode"), "Flexible")
+			v.set.Flexible = strings.EqualFold(d.word("orchestrationMode"), "Flexible")
 		case "upgradepolicy":
 			d.object("upgradePolicy", func(k []byte) {
 				if string(k) == "mode" {
-					v.UpgradeMode = d.word("mode")
+					v.set.UpgradeMode = d.word("mode")
 					return
 				}
 				d.skip()
 			})
 		case "virtualmachineprofile":
-			v.HasProfile = d.object("virtualMachineProfile", func(k []byte) {
+			v.set.HasProfile = d.object("virtualMachineProfile", func(k []byte) {
 				switch string(k) {
 				case "priority":
-					v.Spot = spot(d.bytes("priority"))
+					v.set.Spot = spot(d.bytes("priority"))
 				case "scheduledeventsprofile":
-					v.Terminate.read(d)
+					v.set.Terminate.read(d)
 				default:
 					d.skip()
 				}
@@ -568,7 +627,7 @@ func (v *rawAdmin) field(d *decoder, seen *bool) func([]byte) {
 			d.list("value", func() {
 				var r netsec.AdminRule
 				inbound := ""
-				id, name := d.part("a security admin rule", v.meta.ID, "rules", func(k []byte) {
+				id, name := d.part("a security admin rule", v.id, "rules", func(k []byte) {
 					switch string(k) {
 					case "access":
 						r.Access, _ = netsec.ParseAdminAccess(d.word("access"))

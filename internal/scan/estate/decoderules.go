@@ -17,7 +17,7 @@ type rawSubnetBody struct {
 type rawRuleBody struct {
 	common
 	nsg  key
-	rule rawRule
+	rule NSGRule
 }
 
 func (v *rawNSG) field(d *decoder) func([]byte) {
@@ -25,14 +25,27 @@ func (v *rawNSG) field(d *decoder) func([]byte) {
 		switch string(k) {
 		case "securityrules":
 			d.list("securityRules", func() {
-				var r rawRule
+				var r NSGRule
 				var said ruleSaid
-				r.id, r.Name = d.part("a rule", v.meta.ID, "securityRules", r.field(d, &said))
-				if r.Name == "" && r.id != 0 {
-					r.Name = lastName(d.ids.text(r.id))
+				properties := r.read(d, &said)
+				var id []byte
+				d.object("a rule", func(k []byte) {
+					switch string(k) {
+					case "id":
+						id = d.bytes("id")
+					case "name":
+						r.Name = d.word("name")
+					case "properties":
+						d.object("properties", properties)
+					default:
+						d.skip()
+					}
+				})
+				if r.Name == "" {
+					r.Name = d.keep([]byte(lastName(string(plainID(id)))))
 				}
 				said.finish(&r)
-				v.rules = append(v.rules, r)
+				v.nsg.Rules = append(v.nsg.Rules, r)
 			})
 		case "networkinterfaces":
 			d.refs("networkInterfaces", &v.nics)
@@ -47,7 +60,7 @@ func (v *rawNSG) field(d *decoder) func([]byte) {
 // ruleSaid is what decides only when the whole rule has been read.
 type ruleSaid struct{ direction, access string }
 
-func (s *ruleSaid) finish(r *rawRule) {
+func (s *ruleSaid) finish(r *NSGRule) {
 	r.Access, _ = netsec.ParseAccess(s.access)
 	switch {
 	case strings.EqualFold(s.direction, "Outbound"):
@@ -58,8 +71,8 @@ func (s *ruleSaid) finish(r *rawRule) {
 	}
 }
 
-// field reads singular and plural fields alike. FACTS 2.1.
-func (r *rawRule) field(d *decoder, said *ruleSaid) func([]byte) {
+// read reads singular and plural fields alike. FACTS 2.1.
+func (r *NSGRule) read(d *decoder, said *ruleSaid) func([]byte) {
 	one := func(what string, list *[]string) {
 		if b := d.bytes(what); len(b) > 0 {
 			*list = d.add(*list, b)
@@ -111,7 +124,7 @@ func (r *rawRule) field(d *decoder, said *ruleSaid) func([]byte) {
 }
 
 func (v *rawLB) field(d *decoder) func([]byte) {
-	id := v.meta.ID
+	id := v.id
 	return func(k []byte) {
 		switch string(k) {
 		case "frontendipconfigurations":
@@ -241,7 +254,7 @@ func (v *rawJIT) field(d *decoder) func([]byte) {
 	return func(k []byte) {
 		switch string(k) {
 		case "provisioningstate":
-			v.ProvisioningState = d.word("provisioningState")
+			v.policy.ProvisioningState = d.word("provisioningState")
 		case "virtualmachines":
 			d.list("virtualMachines", func() {
 				var m JITMachine
@@ -255,7 +268,7 @@ func (v *rawJIT) field(d *decoder) func([]byte) {
 						d.skip()
 					}
 				})
-				v.VMs = append(v.VMs, m)
+				v.policy.VMs = append(v.policy.VMs, m)
 			})
 		case "requests":
 			d.list("requests", func() { v.requests(d) })
@@ -291,7 +304,7 @@ func (d *decoder) jitPort() (p JITPort) {
 func (v *rawJIT) requests(d *decoder) {
 	var start time.Time
 	requestor := ""
-	from := len(v.Requests)
+	from := len(v.policy.Requests)
 	d.object("a request", func(k []byte) {
 		switch string(k) {
 		case "starttimeutc":
@@ -300,7 +313,7 @@ func (v *rawJIT) requests(d *decoder) {
 			requestor = d.word("requestor")
 		case "virtualmachines":
 			d.list("virtualMachines", func() {
-				vm, first := "", len(v.Requests)
+				vm, first := "", len(v.policy.Requests)
 				d.object("a machine of the request", func(k []byte) {
 					switch string(k) {
 					case "id":
@@ -326,22 +339,22 @@ func (v *rawJIT) requests(d *decoder) {
 									d.skip()
 								}
 							})
-							v.Requests = append(v.Requests, r)
+							v.policy.Requests = append(v.policy.Requests, r)
 						})
 					default:
 						d.skip()
 					}
 				})
-				for i := first; i < len(v.Requests); i++ {
-					v.Requests[i].VM = vm
+				for i := first; i < len(v.policy.Requests); i++ {
+					v.policy.Requests[i].VM = vm
 				}
 			})
 		default:
 			d.skip()
 		}
 	})
-	for i := from; i < len(v.Requests); i++ {
-		v.Requests[i].Start, v.Requests[i].Requestor = start, requestor
+	for i := from; i < len(v.policy.Requests); i++ {
+		v.policy.Requests[i].Start, v.policy.Requests[i].Requestor = start, requestor
 	}
 }
 

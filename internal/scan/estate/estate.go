@@ -50,7 +50,7 @@ type Endpoint struct {
 	SubnetNSG, NICNSG string // ids, "" is none
 	Addrs             []netip.Addr
 
-	in *inlet // what leads to it
+	in inlet
 }
 
 // Terminate is a terminateNotificationProfile as it was read. FACTS 4.1: off reads back as {}.

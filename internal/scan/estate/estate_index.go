@@ -24,7 +24,9 @@ type Estate struct {
 	subnets  map[key]*rawSubnet
 	members  map[key][]netip.Addr // of application security groups, sorted
 	balancer balancing
-	bastions map[key]bool // subnets
+	forwards forwards
+	bastions map[key]bool           // subnets
+	gateways map[key][]netip.Prefix // ranges behind gateways, by network
 
 	paths map[pathKey]*path
 	mu    sync.Mutex

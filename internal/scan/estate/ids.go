@@ -25,14 +25,17 @@ const (
 type idShard struct {
 	mu    sync.Mutex
 	ids   []string // by number; 0 is not used
-	slots []uint32 // open addressing by hash; 0 is free
+	slots []slot   // open addressing by hash
 }
+
+// slot holds a number, 0 where it is free, and the hash of its id, so that ids are seldom compared.
+type slot struct{ hash, n uint32 }
 
 func newIDTable() *idTable {
 	t := &idTable{}
 	for i := range t.shards {
 		t.shards[i].ids = make([]string, 1)
-		t.shards[i].slots = make([]uint32, 64)
+		t.shards[i].slots = make([]slot, 64)
 	}
 	return t
 }
@@ -59,7 +62,7 @@ func (t *idTable) of(id []byte) key {
 	if found == 0 {
 		found = uint32(len(s.ids))
 		s.ids = append(s.ids, string(id))
-		s.slots[at] = found
+		s.slots[at] = slot{uint32(h >> 32), found}
 		if 2*len(s.ids) > len(s.slots) {
 			s.grow()
 		}
@@ -94,25 +97,29 @@ func (t *idTable) text(k key) string {
 	return s.ids[k>>shardBits]
 }
 
-func (s *idShard) find(h uint64, id []byte) (slot int, found uint32) {
+func (s *idShard) find(h uint64, id []byte) (at int, found uint32) {
 	mask := len(s.slots) - 1
-	for slot = int(h>>shardBits) & mask; s.slots[slot] != 0; slot = (slot + 1) & mask {
-		if sameID(s.ids[s.slots[slot]], id) {
-			return slot, s.slots[slot]
+	for at = int(h>>32) & mask; s.slots[at].n != 0; at = (at + 1) & mask {
+		if s.slots[at].hash == uint32(h>>32) && sameID(s.ids[s.slots[at].n], id) {
+			return at, s.slots[at].n
 		}
 	}
-	return slot, 0
+	return at, 0
 }
 
 func (s *idShard) grow() {
-	s.slots = make([]uint32, 2*len(s.slots))
+	old := s.slots
+	s.slots = make([]slot, 2*len(old))
 	mask := len(s.slots) - 1
-	for n, id := range s.ids[1:] {
-		slot := int(foldedHash([]byte(id))>>shardBits) & mask
-		for s.slots[slot] != 0 {
-			slot = (slot + 1) & mask
+	for _, x := range old {
+		if x.n == 0 {
+			continue
 		}
-		s.slots[slot] = uint32(n + 1)
+		at := int(x.hash) & mask
+		for s.slots[at].n != 0 {
+			at = (at + 1) & mask
+		}
+		s.slots[at] = x
 	}
 }
 
@@ -174,7 +181,11 @@ func ascii(s string) bool {
 
 // compareIDs orders ids without regard to case.
 func compareIDs(a, b string) int {
-	for i := range min(len(a), len(b)) {
+	i, n := 0, min(len(a), len(b))
+	for i+16 <= n && a[i:i+16] == b[i:i+16] {
+		i += 16
+	}
+	for ; i < n; i++ {
 		if x, y := lower(a[i]), lower(b[i]); x != y {
 			return int(x) - int(y)
 		}
@@ -198,7 +209,10 @@ func lastName(id string) string { return id[strings.LastIndexByte(id, '/')+1:] }
 
 // idType returns the full type that an id says, in lower case: "microsoft.network/virtualnetworks/subnets". A subscription and a
 // resource group have types of Microsoft.Resources.
-func idType(id string) string {
+func idType(id string) string { return string(appendType(nil, id)) }
+
+// appendType is idType without new memory.
+func appendType(out []byte, id string) []byte {
 	at := -1
 	for i := 0; i+len("/providers/") <= len(id); i++ {
 		if id[i] == '/' && strings.EqualFold(id[i:i+len("/providers/")], "/providers/") {
@@ -209,14 +223,13 @@ func idType(id string) string {
 		switch strings.Count(id, "/") {
 		case 2:
 			if strings.EqualFold(id[:min(len(id), 15)], "/subscriptions/") {
-				return "microsoft.resources/subscriptions"
+				return append(out, "microsoft.resources/subscriptions"...)
 			}
 		case 4:
-			return "microsoft.resources/resourcegroups"
+			return append(out, "microsoft.resources/resourcegroups"...)
 		}
-		return ""
+		return out
 	}
-	out := make([]byte, 0, 96)
 	for n := 0; at <= len(id); n++ {
 		end := strings.IndexByte(id[at:], '/')
 		if end < 0 {
@@ -232,10 +245,10 @@ func idType(id string) string {
 		}
 		at += end + 1
 	}
-	return string(out)
+	return out
 }
 
-// meta divides an id.
+// metaOf divides an id.
 func metaOf(id string) Meta {
 	m := Meta{ID: id, Name: lastName(id)}
 	rest, ok := cutFold(id, "/subscriptions/")
@@ -267,4 +280,22 @@ func parseAddr(s string) netip.Addr {
 		return netip.Addr{}
 	}
 	return a.Unmap()
+}
+
+// idType is idType for bytes, without new memory where the type is known.
+func (d *decoder) idType(id []byte) string {
+	d.typ = appendType(d.typ[:0], string(id))
+	return d.keep(d.typ)
+}
+
+// lower returns a word in lower case.
+func (d *decoder) lower(word string) string {
+	if s, ok := d.lows[word]; ok {
+		return s
+	}
+	s := strings.ToLower(word)
+	if len(d.lows) < maxWords {
+		d.lows[strings.Clone(word)] = s
+	}
+	return s
 }

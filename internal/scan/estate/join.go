@@ -11,14 +11,23 @@ import (
 	"github.com/curfew-jit/curfew/internal/netsec"
 )
 
-// inlet is how an endpoint is joined.
+// inlet is what leads to an endpoint.
 type inlet struct {
-	path   *path
-	pip    key // of its own public address, 0 is none
+	path *path
+	pip  key // of its own public address, 0 is none
+	more *inletMore
+}
+
+// inletMore is what most endpoints have not.
+type inletMore struct {
 	fronts []binding
-	// doubt says why there may be more ways to it than are known, "" when there are not.
-	doubt     string
-	doubtKind WayKind
+	doubts []doubt
+}
+
+// doubt says why there may be more ways to an endpoint than are known.
+type doubt struct {
+	kind WayKind
+	why  string
 }
 
 // binding is a rule of a load balancer that leads to an endpoint.
@@ -44,6 +53,8 @@ func (e *Estate) join() {
 	e.joinRules()
 	e.joinMembers()
 	e.joinBalancers()
+	e.joinFirewalls()
+	e.joinGateways()
 	e.joinSets()
 	e.bastions = map[key]bool{}
 	for _, x := range b.bastions.m {
@@ -52,13 +63,12 @@ func (e *Estate) join() {
 		}
 	}
 	for _, j := range b.jits.m {
-		p := j.JITPolicy
-		p.Meta = j.meta
+		p := j.policy
 		if j.twice {
 			// Which of the two holds is not known: neither protects.
 			p.ProvisioningState = "contradictory"
 		}
-		e.policies = append(e.policies, &p)
+		e.policies = append(e.policies, p)
 	}
 	slices.SortFunc(e.policies, func(x, y *JITPolicy) int { return compareIDs(x.ID, y.ID) })
 
@@ -90,6 +100,7 @@ func (e *Estate) join() {
 		}
 	}
 	e.attach()
+	b.vms.m, b.nics.m, b.rules.m, b.nsgs.m, b.sets.m, b.instances.m, b.jits.m = nil, nil, nil, nil, nil, nil, nil // joined
 }
 
 // sorted returns the values of a table in order of ids.
@@ -98,7 +109,7 @@ func sorted[T any](m map[key]*T) []*T {
 	for _, v := range m {
 		out = append(out, v)
 	}
-	slices.SortFunc(out, func(x, y *T) int { return compareIDs(any(x).(headed).head().meta.ID, any(y).(headed).head().meta.ID) })
+	slices.SortFunc(out, func(x, y *T) int { return compareIDs(any(x).(headed).head().id, any(y).(headed).head().id) })
 	return out
 }
 
@@ -144,14 +155,10 @@ func (e *Estate) joinRules() {
 		apart[r.nsg] = append(apart[r.nsg], r)
 	}
 	for k, n := range e.b.nsgs.m {
-		g := &NSG{Meta: n.meta}
-		g.Rules = make([]NSGRule, 0, len(n.rules)+len(apart[k]))
-		for i := range n.rules {
-			g.Rules = append(g.Rules, n.rules[i].NSGRule)
-		}
+		g, own := n.nsg, len(n.nsg.Rules)
 		for _, x := range apart[k] {
-			at := slices.IndexFunc(n.rules, func(r rawRule) bool { return r.id == x.key })
-			r := x.rule.NSGRule
+			at := slices.IndexFunc(g.Rules[:own], func(r NSGRule) bool { return strings.EqualFold(r.Name, x.rule.Name) })
+			r := x.rule
 			if at >= 0 && !x.twice && sameRule(&r, &g.Rules[at]) {
 				continue
 			}
@@ -164,11 +171,10 @@ func (e *Estate) joinRules() {
 			g.Rules = append(g.Rules, r)
 		}
 		if n.twice {
-			g.Problems = append(g.Problems, Problem{What: "network security group " + n.meta.ID + " stands twice with different content", Resource: n.meta.ID})
+			g.Problems = append(g.Problems, Problem{What: "network security group " + n.id + " stands twice with different content", Resource: n.id})
 		}
 		e.byNSG[k] = g
 		e.nsgs = append(e.nsgs, g)
-		n.rules = nil // NSG has them now
 	}
 	slices.SortFunc(e.nsgs, func(x, y *NSG) int { return compareIDs(x.ID, y.ID) })
 }
@@ -205,14 +211,13 @@ func (e *Estate) joinMembers() {
 func (e *Estate) joinSets() {
 	byKey := map[key]*ScaleSet{}
 	for _, s := range sorted(e.b.sets.m) {
-		set := s.ScaleSet
-		set.Meta = s.meta
-		set.InstancesRead = !e.hides(s.meta.ID, typeInstance)
+		set := s.set
+		set.InstancesRead = !e.hides(s.id, typeInstance)
 		if s.twice {
-			set.Problems = append(set.Problems, Problem{What: "scale set " + s.meta.ID + " stands twice with different content", Resource: s.meta.ID})
+			set.Problems = append(set.Problems, Problem{What: "scale set " + s.id + " stands twice with different content", Resource: s.id})
 		}
-		e.sets = append(e.sets, &set)
-		byKey[s.key] = &set
+		e.sets = append(e.sets, set)
+		byKey[s.key] = set
 	}
 	for _, i := range sorted(e.b.instances.m) {
 		set := byKey[i.set]
@@ -220,7 +225,7 @@ func (e *Estate) joinSets() {
 			continue
 		}
 		x := i.Instance
-		x.ID = i.meta.ID
+		x.ID = i.id
 		if i.twice {
 			x.Latest = nil
 			set.Problems = append(set.Problems, Problem{What: "instance " + x.ID + " stands twice with different content", Resource: x.ID})
@@ -231,12 +236,13 @@ func (e *Estate) joinSets() {
 
 // joinVM follows the references of a machine. What they name and is not there becomes a problem of the machine.
 func (e *Estate) joinVM(r *rawVM) *VM {
-	v := &VM{Meta: r.meta, OS: r.os, Power: r.power, ScaleSet: e.id(r.scaleSet), Spot: r.spot, Terminate: r.terminate}
+	v := r.vm
+	v.ScaleSet = e.id(r.scaleSet)
 	j := joining{e: e, vm: v}
 	if r.twice {
-		j.twice("virtual machine", r.meta.ID)
+		j.twice("virtual machine", r.id)
 	}
-	if len(r.nics) == 0 && e.hides(r.meta.ID, typeNIC) {
+	if len(r.nics) == 0 && e.hides(r.id, typeNIC) {
 		j.problem("network interfaces were not read", "", true)
 	}
 	v.Endpoints = make([]Endpoint, 0, len(r.nics))
@@ -254,10 +260,10 @@ func (e *Estate) joinVM(r *rawVM) *VM {
 			continue
 		}
 		if nic.twice {
-			j.twice("network interface", nic.meta.ID)
+			j.twice("network interface", nic.id)
 		}
 		if len(nic.configs) == 0 {
-			j.problem(fmt.Sprintf("network interface %s has no ip configuration", nic.meta.ID), nic.meta.ID, false)
+			j.problem(fmt.Sprintf("network interface %s has no ip configuration", nic.id), nic.id, false)
 		}
 		for i := range nic.configs {
 			v.Endpoints = append(v.Endpoints, j.endpoint(nic, &nic.configs[i]))
@@ -292,9 +298,9 @@ func (j *joining) twice(what, id string) {
 
 func (j *joining) endpoint(nic *rawNIC, c *rawConfig) Endpoint {
 	e := j.e
-	p := Endpoint{NIC: nic.meta.ID, IPConfig: e.id(c.id), Addrs: validAddr(c.addr)}
+	p := Endpoint{NIC: nic.id, IPConfig: e.id(c.id), Addrs: validAddr(c.addr)}
 	if p.IPConfig == "" {
-		p.IPConfig = nic.meta.ID
+		p.IPConfig = nic.id
 	}
 	switch {
 	case c.badAddr != "":
@@ -320,7 +326,7 @@ func (j *joining) endpoint(nic *rawNIC, c *rawConfig) Endpoint {
 	}
 	p.NICNSG = e.id(nic.nsg)
 	j.group(nic.nsg)
-	in := &inlet{path: e.pathOf(k), pip: c.pip}
+	in := inlet{path: e.pathOf(k), pip: c.pip}
 	if nic.twice {
 		in.path = e.pathOf(pathKey{subnet: c.subnet, nicNSG: nic.nsg, doubt: true})
 	}
@@ -331,10 +337,10 @@ func (j *joining) endpoint(nic *rawNIC, c *rawConfig) Endpoint {
 		if pip := e.b.pips.get(c.pip); pip == nil {
 			j.missing("public address", e.id(c.pip), typePIP)
 		} else if pip.twice {
-			j.twice("public address", pip.meta.ID)
+			j.twice("public address", pip.id)
 		}
 	}
-	e.balanced(in, c, p.VNet, j)
+	in.more = e.balanced(c, p.VNet, j)
 	p.in = in
 	return p
 }

@@ -34,6 +34,10 @@ type decoder struct {
 
 	words map[string]string   // what is said again and again is kept once
 	lists map[string][]string // lists of one word
+	tags  map[string]map[string]string
+	subs  map[string]bool   // subscriptions that were counted
+	lows  map[string]string // words in lower case
+	typ   []byte            // a buffer
 	ids   *idTable
 }
 

@@ -36,9 +36,17 @@ func (e *Estate) envOf(k envKey) *env {
 			return
 		}
 		if v.twice {
-			x.problems = append(x.problems, Problem{What: "virtual network " + v.meta.ID + " stands twice with different content", Resource: v.meta.ID})
+			x.problems = append(x.problems, Problem{What: "virtual network " + v.id + " stands twice with different content", Resource: v.id})
 		}
-		x.prefixes = slices.Clone(v.prefixes)
+		x.prefixes = append(slices.Clone(v.prefixes), e.gateways[k.vnet]...)
+		if k.routes != 0 {
+			if r := e.b.routes.get(k.routes); r == nil || r.twice {
+				id := e.id(k.routes)
+				x.problems = append(x.problems, Problem{What: fmt.Sprintf("route table %s is not known, and may add to the tag VirtualNetwork", id), Resource: id, Hidden: e.hides(id, typeRoutes)})
+			} else {
+				x.prefixes = append(x.prefixes, r.prefixes...)
+			}
+		}
 		for _, p := range v.peers {
 			if !p.connected || p.noAccess {
 				continue
@@ -47,6 +55,9 @@ func (e *Estate) envOf(k envKey) *env {
 			x.prefixes = append(x.prefixes, p.prefixes...)
 			if remote != nil {
 				x.prefixes = append(x.prefixes, remote.prefixes...)
+				if p.useGateway {
+					x.prefixes = append(x.prefixes, e.gateways[p.remote]...)
+				}
 			} else if len(p.prefixes) == 0 {
 				id := e.id(p.remote)
 				x.problems = append(x.problems, Problem{What: fmt.Sprintf("the address space of peered virtual network %s is not known", id), Resource: id, Hidden: e.hides(id, typeVNet)})

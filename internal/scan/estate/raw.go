@@ -13,8 +13,8 @@ import (
 
 // common is what all bodies have.
 type common struct {
-	meta Meta
-	key  key
+	id  string // as it is spelt there
+	key key
 	// twice is set when the id came again with other content: which of them holds is not known.
 	twice bool
 }
@@ -23,11 +23,9 @@ func (c *common) head() *common { return c }
 
 type rawVM struct {
 	common
-	os, power string
-	scaleSet  key
-	spot      bool
-	terminate Terminate
-	nics      []key
+	vm       *VM
+	scaleSet key
+	nics     []key
 }
 
 type rawNIC struct {
@@ -67,13 +65,8 @@ type rawSubnet struct {
 
 type rawNSG struct {
 	common
-	rules         []rawRule
+	nsg           *NSG
 	nics, subnets []key
-}
-
-type rawRule struct {
-	id key
-	NSGRule
 }
 
 type rawPIP struct {
@@ -120,7 +113,7 @@ type rawLBRule struct {
 
 type rawSet struct {
 	common
-	ScaleSet
+	set *ScaleSet
 }
 
 type rawInstance struct {
@@ -131,7 +124,7 @@ type rawInstance struct {
 
 type rawJIT struct {
 	common
-	JITPolicy
+	policy *JITPolicy
 }
 
 type rawAdmin struct {
@@ -152,6 +145,14 @@ type table[T any] struct {
 }
 
 type headed interface{ head() *common }
+
+// described is a resource of which everything is told.
+type described interface{ meta() *Meta }
+
+func (v *rawVM) meta() *Meta  { return &v.vm.Meta }
+func (v *rawNSG) meta() *Meta { return &v.nsg.Meta }
+func (v *rawSet) meta() *Meta { return &v.set.Meta }
+func (v *rawJIT) meta() *Meta { return &v.policy.Meta }
 
 // put adds a resource. One that is there already must say the same: ids differ in case, contents may not.
 func (t *table[T]) put(v *T) {
@@ -174,12 +175,23 @@ func (t *table[T]) put(v *T) {
 // same compares contents without the spelling of the id.
 func same[T any](a, b *T) bool {
 	x, y := *a, *b
-	for _, h := range []*common{any(&x).(headed).head(), any(&y).(headed).head()} {
-		h.meta.ID, h.meta.Name, h.meta.Subscription, h.meta.Group = "", "", "", ""
-		h.meta.Location, h.meta.ManagedBy = strings.ToLower(h.meta.Location), strings.ToLower(h.meta.ManagedBy)
-		h.twice = false
+	var metas [2]Meta
+	for i, v := range []any{&x, &y} {
+		h := v.(headed).head()
+		h.id, h.twice = "", false
+		if d, ok := v.(described); ok {
+			m := d.meta()
+			metas[i] = *m
+			*m = Meta{Location: strings.ToLower(m.Location), ManagedBy: strings.ToLower(m.ManagedBy), Tags: m.Tags}
+		}
 	}
-	return reflect.DeepEqual(x, y)
+	eq := reflect.DeepEqual(x, y)
+	for i, v := range []any{&x, &y} {
+		if d, ok := v.(described); ok {
+			*d.meta() = metas[i]
+		}
+	}
+	return eq
 }
 
 // get returns a resource, nil when there is none.

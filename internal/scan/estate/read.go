@@ -111,7 +111,7 @@ func (s *splitter) fill() bool {
 	if s.eof {
 		return false
 	}
-	if cap(s.buf)-len(s.buf) < batchSize/4 {
+	if cap(s.buf)-len(s.buf) < 4096 {
 		grown := make([]byte, len(s.buf), 2*cap(s.buf)+batchSize)
 		copy(grown, s.buf)
 		s.buf = grown

@@ -45,6 +45,10 @@ type Way struct {
 	Reach netsec.Reach
 	// Path is what traffic passes, to explain a verdict.
 	Path netsec.Path
+	// Rule is the name of the firewall's NAT rule, and From the addresses that traffic through the firewall comes from when rules see
+	// it; both of FirewallDNAT alone.
+	Rule string
+	From []netip.Prefix
 	// Unknown says why the way itself is not certain, "" when it is.
 	Unknown string
 }
@@ -56,18 +60,18 @@ type Way struct {
 // Azure's Application Gateway, Front Door, Bastion and VPN are no ways: they end connections and sign people in themselves, and what
 // they then open comes from the virtual network.
 func (e *Estate) Ways(vm *VM, proto netsec.Protocol, port uint16) []Way {
-	var out []Way
+	w := wayfinder{e: e, proto: proto, port: port}
+	w.ways = make([]Way, 0, 2*len(vm.Endpoints))
 	for i := range vm.Endpoints {
-		p := &vm.Endpoints[i]
-		if p.in == nil {
-			continue
+		if w.p = &vm.Endpoints[i]; w.p.in.path != nil {
+			w.find()
 		}
-		w := wayfinder{e: e, p: p, proto: proto, port: port}
-		w.find()
-		out = append(out, w.ways...)
 	}
-	return out
+	return w.ways
 }
+
+// nobody is the reach of an address that is not known: the way's Unknown says so.
+var nobody = netsec.Reach{Internet: netsec.ZoneOf(nil), VirtualNetwork: netsec.ZoneOf(nil), Platform: netsec.ZoneOf(nil), Other: netsec.ZoneOf(nil)}
 
 // wayfinder finds the ways to one endpoint.
 type wayfinder struct {
@@ -79,7 +83,7 @@ type wayfinder struct {
 }
 
 func (w *wayfinder) way(kind WayKind, via string) Way {
-	return Way{Kind: kind, Via: via, FrontendPort: w.port, NIC: w.p.NIC, IPConfig: w.p.IPConfig, Port: w.port}
+	return Way{Reach: nobody, Kind: kind, Via: via, FrontendPort: w.port, NIC: w.p.NIC, IPConfig: w.p.IPConfig, Port: w.port}
 }
 
 // add judges a way to dst and keeps it.
@@ -93,7 +97,7 @@ func (w *wayfinder) add(x Way, dst netip.Addr, public netsec.PublicDefault) {
 }
 
 func (w *wayfinder) find() {
-	in := w.p.in
+	in := &w.p.in
 	for _, a := range w.p.Addrs {
 		w.add(w.way(VirtualNetwork, ""), a, netsec.Closed)
 	}
@@ -117,12 +121,21 @@ func (w *wayfinder) find() {
 		}
 		w.add(x, dst, public)
 	}
-	for i := range in.fronts {
-		w.balanced(&in.fronts[i], dst)
+	if dst.IsValid() && len(w.e.forwards.to) > 0 {
+		w.forwarded(dst, dst, w.port)
 	}
-	if in.doubt != "" {
-		x := w.way(in.doubtKind, "")
-		x.Unknown = in.doubt
+	if len(w.e.forwards.blind) > 0 {
+		w.blindFirewalls(dst)
+	}
+	if in.more == nil {
+		return
+	}
+	for i := range in.more.fronts {
+		w.balanced(&in.more.fronts[i], dst)
+	}
+	for _, m := range in.more.doubts {
+		x := w.way(m.kind, "")
+		x.Unknown = m.why
 		w.add(x, dst, netsec.PublicUnknown)
 	}
 }
@@ -203,6 +216,9 @@ func (w *wayfinder) balanced(b *binding, dst netip.Addr) {
 		doubt("the private address behind it is not known")
 	}
 	if f.pip == 0 {
+		if front.IsValid() && x.Unknown == "" && r.last == r.first {
+			w.forwarded(front, dst, x.FrontendPort)
+		}
 		// From inside the network the machine's own address leads to the same port; only floating IP shows rules another one.
 		if r.floating {
 			x.Kind = VirtualNetwork
