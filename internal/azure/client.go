@@ -106,6 +106,7 @@ func New(o Options) (*Client, error) {
 	}
 	c := &Client{o: o, clock: o.Clock, log: o.Log, reads: make(chan struct{}, o.ReadConcurrency)}
 	c.gates = gates{clock: o.Clock, all: map[gateKey]*gate{}}
+	c.graph.clock = o.Clock
 	opts := &armpolicy.ClientOptions{DisableRPRegistration: true}
 	opts.Cloud = o.Cloud.configuration()
 	opts.Transport = o.Transport
@@ -149,6 +150,7 @@ type call struct {
 	header       map[string]string
 	guard        func() error
 	accept       []int // statuses that are a success; none: 200
+	quota        *graphQuota
 }
 
 type reply struct {
@@ -388,7 +390,7 @@ func (c *Client) do(ctx context.Context, call *call) (*reply, error) {
 			}
 			return nil, finish(last)
 		}
-		r, e := c.attempt(ctx, call)
+		r, e := c.withQuota(ctx, call)
 		if e != nil && last != nil && ctx.Err() != nil && e.Status == 0 && e.Class == Transient {
 			g.leave(p, false, 0, nil)
 			last.Err = ctx.Err() // time ran out while waiting for what last says
@@ -396,7 +398,11 @@ func (c *Client) do(ctx context.Context, call *call) (*reply, error) {
 		}
 		switch {
 		case e == nil:
-			g.leave(p, false, 0, r.header)
+			if call.quota != nil {
+				g.leave(p, false, 0, http.Header{}) // what is left of the quota is no bucket of ARM's, and always few
+			} else {
+				g.leave(p, false, 0, r.header)
+			}
 			return r, nil
 		case e.Class == Throttled:
 			g.leave(p, true, e.After, nil)
@@ -441,6 +447,26 @@ func (c *Client) do(ctx context.Context, call *call) (*reply, error) {
 			}
 		}
 	}
+}
+
+// withQuota is attempt within the quota of Resource Graph, where the call counts in it.
+func (c *Client) withQuota(ctx context.Context, call *call) (*reply, *Error) {
+	if call.quota == nil {
+		return c.attempt(ctx, call)
+	}
+	if err := call.quota.enter(ctx); err != nil {
+		return nil, &Error{Op: call.op, Resource: call.resource, Class: Transient, Err: err}
+	}
+	r, e := c.attempt(ctx, call)
+	switch {
+	case r != nil:
+		call.quota.leave(r.header)
+	case e != nil && e.header != nil:
+		call.quota.leave(e.header)
+	default:
+		call.quota.leave(nil)
+	}
+	return r, e
 }
 
 // backoff is the wait before try n+1: what Azure asked for, else 1, 2, 4 ... times the configured step.

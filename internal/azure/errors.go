@@ -54,6 +54,8 @@ type Error struct {
 	After    time.Duration
 	Request  string // x-ms-request-id, for Microsoft's support
 	Err      error  // cause; may be nil
+
+	header http.Header // of the reply, nil when there was none
 }
 
 // Error implements error. It names what was done, to what, and why it failed; it never holds a URL's query.
@@ -196,7 +198,8 @@ func (c *Client) responseError(call *call, r *reply) *Error {
 	arm := parseError(r.body)
 	codes, message := arm.codes()
 	e := &Error{Op: call.op, Resource: call.resource, Status: r.status, Codes: codes, Message: message,
-		Class: classOf(r.status, codes), After: retryAfter(r.header, c.clock.Now()), Request: r.header.Get("x-ms-request-id")}
+		Class: classOf(r.status, codes), After: retryAfter(r.header, c.clock.Now()), Request: r.header.Get("x-ms-request-id"),
+		header: r.header}
 	if len(codes) > 0 {
 		e.Code = codes[len(codes)-1]
 	}

@@ -9,6 +9,8 @@ import (
 	"net/url"
 	"sync"
 	"time"
+
+	"github.com/curfew-jit/curfew/internal/clock"
 )
 
 // Subscription is one that the identity sees.
@@ -287,6 +289,13 @@ type adminPage struct {
 
 // graphQuota remembers what Resource Graph said about the user's quota: 15 queries in five seconds, told in headers. FACTS 3.
 type graphQuota struct {
-	mu    sync.Mutex
-	until time.Time
+	clock clock.Clock
+
+	mu      sync.Mutex
+	size    int       // of a window, as far as it was seen; 0: nothing was told yet, and one query goes ahead alone
+	left    int       // what the window has left
+	flying  int       // queries that are on their way: they may or may not be counted in left
+	reset   time.Time // when the window ends at the latest
+	known   bool      // left and reset are of one window, as a reply told them
+	changed chan struct{}
 }

@@ -1,0 +1,179 @@
+package azure
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+)
+
+// listed is where the resources of a type are listed in a subscription, and by which version of the API.
+var listed = map[string]struct{ what, path, version string }{
+	"microsoft.compute/virtualmachines":           {"virtual machines", computeProvider + "virtualMachines", computeVersion},
+	"microsoft.compute/virtualmachinescalesets":   {"scale sets", computeProvider + "virtualMachineScaleSets", computeVersion},
+	"microsoft.network/networkinterfaces":         {"network interfaces", networkProvider + "networkInterfaces", networkVersion},
+	"microsoft.network/networksecuritygroups":     {"network security groups", networkProvider + "networkSecurityGroups", networkVersion},
+	"microsoft.network/virtualnetworks":           {"virtual networks", networkProvider + "virtualNetworks", networkVersion},
+	"microsoft.network/publicipaddresses":         {"public addresses", networkProvider + "publicIPAddresses", networkVersion},
+	"microsoft.network/loadbalancers":             {"load balancers", networkProvider + "loadBalancers", networkVersion},
+	"microsoft.network/azurefirewalls":            {"firewalls", networkProvider + "azureFirewalls", networkVersion},
+	"microsoft.network/ipgroups":                  {"IP groups", networkProvider + "ipGroups", networkVersion},
+	"microsoft.network/routetables":               {"route tables", networkProvider + "routeTables", networkVersion},
+	"microsoft.network/bastionhosts":              {"Bastion hosts", networkProvider + "bastionHosts", networkVersion},
+	"microsoft.security/jitnetworkaccesspolicies": {"just-in-time policies", securityProvider + "jitNetworkAccessPolicies", jitVersion},
+}
+
+const (
+	securityProvider = "/providers/Microsoft.Security/"
+	jitVersion       = "2020-01-01" // FACTS 1.1
+)
+
+// Plural names a type for people, "network security groups" for Microsoft.Network/networkSecurityGroups; the type itself where it
+// is none that ListBodies knows.
+func Plural(fullType string) string {
+	if l, ok := listed[strings.ToLower(fullType)]; ok {
+		return l.what
+	}
+	return fullType
+}
+
+// ListBodies lists the resources of a full type (in any case) in a subscription and calls each with their bodies as Azure sent them,
+// page by page; a body is valid during the call alone. An error ends the list, and what was handed over before is then not the whole.
+// It may be repeated. A subscription whose provider is not registered has none.
+func (c *Client) ListBodies(ctx context.Context, subscription, fullType string, each func(body []byte) error) error {
+	l, ok := listed[strings.ToLower(fullType)]
+	if !ok {
+		return &Error{Op: "list " + fullType, Class: Invalid, Err: errors.New("no such type is known")}
+	}
+	return c.bodies(ctx, "list "+l.what, subscription, sub(subscription)+l.path, l.version, each)
+}
+
+// ListInstances is ListBodies for the instances of a scale set, which tell whether they are on its latest model. FACTS 4.1.
+func (c *Client) ListInstances(ctx context.Context, scaleSet string, each func(body []byte) error) error {
+	const op = "list instances of"
+	id, err := ParseID(scaleSet)
+	if err == nil && !id.Is("Microsoft.Compute/virtualMachineScaleSets") {
+		err = fmt.Errorf("resource id %q is not that of a scale set", scaleSet)
+	}
+	if err != nil {
+		return &Error{Op: op, Resource: scaleSet, Class: Invalid, Err: err}
+	}
+	return c.bodies(ctx, op, id.Subscription, scaleSet+"/virtualMachines", computeVersion, each)
+}
+
+// bodies reads all pages of a list.
+func (c *Client) bodies(ctx context.Context, op, subscription, path, version string, each func([]byte) error) error {
+	seen := map[string]bool{}
+	for next := c.url(path, version); next != ""; {
+		fail := func(err error) error {
+			return &Error{Op: op, Resource: path, Class: Transient, Status: http.StatusOK, Err: err}
+		}
+		if seen[next] {
+			return fail(errors.New("the next page is one that was read before"))
+		}
+		seen[next] = true
+		r, err := func() (*reply, error) {
+			ctx, cancel := context.WithTimeout(ctx, c.o.ReadTimeout)
+			defer cancel()
+			return c.do(ctx, &call{op: op, resource: path, subscription: subscription, method: http.MethodGet, url: next})
+		}()
+		if unregistered(err) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		var value []byte
+		link := ""
+		var inner error
+		err = fieldsOf(r.body, func(name, v []byte) {
+			switch string(name) {
+			case "value":
+				value = v
+			case "nextLink":
+				inner = json.Unmarshal(v, &link)
+			}
+		})
+		if err = errors.Join(err, inner); err != nil {
+			return fail(err)
+		}
+		if value == nil {
+			return fail(errors.New("the reply has no value"))
+		}
+		var refused error
+		if err := elementsOf(value, func(body []byte) error {
+			refused = each(body)
+			return refused
+		}); err != nil {
+			if refused != nil {
+				return refused
+			}
+			return fail(err)
+		}
+		if next, err = c.link(link); err != nil {
+			return fail(err)
+		}
+	}
+	return nil
+}
+
+// unregistered tells whether a list failed because its provider was never used in the subscription: it then has no resources there.
+func unregistered(err error) bool {
+	var e *Error
+	if !errors.As(err, &e) {
+		return false
+	}
+	for _, code := range e.Codes {
+		if strings.EqualFold(code, "MissingSubscriptionRegistration") || strings.EqualFold(code, "SubscriptionNotRegistered") {
+			return true
+		}
+	}
+	return false
+}
+
+// AdminRuleBodies is AdminRules with the rules as Azure sent them. A network that is gone is an error of class NotFound.
+func (c *Client) AdminRuleBodies(ctx context.Context, vnetID string) ([]json.RawMessage, error) {
+	const op = "read effective security admin rules of"
+	parsed, err := ParseID(vnetID)
+	if err != nil {
+		return nil, &Error{Op: op, Resource: vnetID, Class: Invalid, Err: err}
+	}
+	fail := func(err error) error {
+		return &Error{Op: op, Resource: vnetID, Class: Transient, Status: http.StatusOK, Err: err}
+	}
+	out := []json.RawMessage{}
+	token := ""
+	for range 1000 {
+		body := []byte("{}")
+		if token != "" {
+			body, _ = json.Marshal(map[string]string{"skipToken": token})
+		}
+		r, err := func() (*reply, error) {
+			ctx, cancel := context.WithTimeout(ctx, c.o.ReadTimeout)
+			defer cancel()
+			return c.do(ctx, &call{op: op, resource: vnetID, subscription: parsed.Subscription, method: http.MethodPost,
+				url: c.url(vnetID+"/listNetworkManagerEffectiveSecurityAdminRules", networkVersion), body: body})
+		}()
+		if err != nil {
+			return nil, err
+		}
+		var p struct {
+			Value     []json.RawMessage `json:"value"`
+			SkipToken string            `json:"skipToken"`
+		}
+		if err := decode(r.body, &p); err != nil {
+			return nil, fail(err)
+		}
+		out = append(out, p.Value...)
+		if p.SkipToken == "" {
+			return out, nil
+		}
+		if p.SkipToken == token {
+			return nil, fail(errors.New("the next page is the one that was read"))
+		}
+		token = p.SkipToken
+	}
+	return nil, &Error{Op: op, Resource: vnetID, Class: Permanent, Err: errors.New("the answer has no end")}
+}
