@@ -28,6 +28,7 @@ var listed = map[string]struct{ what, path, version string }{
 const (
 	securityProvider = "/providers/Microsoft.Security/"
 	jitVersion       = "2020-01-01" // FACTS 1.1
+	groupsVersion    = "2020-05-01"
 )
 
 // Plural names a type for people, "network security groups" for Microsoft.Network/networkSecurityGroups; the type itself where it
@@ -176,4 +177,24 @@ func (c *Client) AdminRuleBodies(ctx context.Context, vnetID string) ([]json.Raw
 		token = p.SkipToken
 	}
 	return nil, &Error{Op: op, Resource: vnetID, Class: Permanent, Err: errors.New("the answer has no end")}
+}
+
+// ManagementGroupSubscriptions lists the ids of the subscriptions in a management group and in those below it, as far as the identity
+// may see them.
+func (c *Client) ManagementGroupSubscriptions(ctx context.Context, group string) ([]string, error) {
+	const op = "list subscriptions of management group"
+	if group == "" || strings.ContainsAny(group, "/?#%\\\r\n") {
+		return nil, &Error{Op: op, Resource: group, Class: Invalid, Err: errors.New("that is no name of a management group")}
+	}
+	var out []string
+	err := c.bodies(ctx, op, "", "/providers/Microsoft.Management/managementGroups/"+group+"/descendants", groupsVersion, func(b []byte) error {
+		if strings.HasSuffix(strings.ToLower(Peek(b, "type")), "/subscriptions") {
+			out = append(out, Peek(b, "name"))
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
 }

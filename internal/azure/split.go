@@ -2,6 +2,7 @@ package azure
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 )
 
@@ -120,3 +121,19 @@ func stringEnd(b []byte, i int) int {
 	}
 	return -1
 }
+
+// Peek returns a text field of the outermost object of a body that is valid JSON, "" where it has none. It decodes nothing else.
+func Peek(body []byte, field string) string {
+	out := ""
+	_ = fieldsOf(body, func(name, value []byte) { // what is no object has no field
+		if string(name) == field && len(value) > 1 && value[0] == '"' {
+			if json.Unmarshal(value, &out) != nil {
+				out = ""
+			}
+		}
+	})
+	return out
+}
+
+// Elements calls f with the elements of a JSON array that is valid, in order, until it fails.
+func Elements(array []byte, f func(element []byte) error) error { return elementsOf(array, f) }

@@ -237,6 +237,11 @@ func (s *Sim) serveLocked(r *request) *answer {
 		}
 		return ok(200, tenants())
 	}
+	if group, ok := strings.CutPrefix(lower, "providers/microsoft.management/managementgroups/"); ok {
+		if group, ok = strings.CutSuffix(group, "/descendants"); ok && !strings.Contains(group, "/") {
+			return s.descendantsLocked(r, group)
+		}
+	}
 	if ae := s.throttleLocked(r); ae != nil {
 		return ae.answer()
 	}

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"cmp"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
@@ -24,6 +25,7 @@ var tables = map[string]func(typeKey string) bool{
 	"resourcecontainers": func(t string) bool { return t == typeSub || t == typeGroup },
 	"computeresources":   func(t string) bool { return t == typeVMSSVM },
 	"securityresources":  func(t string) bool { return strings.HasPrefix(t, "microsoft.security/") },
+	"networkresources":   func(t string) bool { return t == typeAdminRules }, // seen as memberships
 }
 
 func (s *Sim) graphRowLocked(r *resource, v view) (row, bool) {
@@ -38,7 +40,7 @@ func (s *Sim) graphRowLocked(r *resource, v view) (row, bool) {
 		}
 		tree = func(*resource) map[string]any { m, _ := decodeObject(raw); return m }
 	}
-	return row{base: func(c string) (any, bool) {
+	out := row{base: func(c string) (any, bool) {
 		switch c {
 		case "id":
 			return r.id, true
@@ -80,8 +82,7 @@ func (s *Sim) graphRowLocked(r *resource, v view) (row, bool) {
 					m = maps.Clone(m)
 					delete(m, "instanceView")
 					code := powerCode(s.instanceViewLocked(r))
-					m["extended"] = map[string]any{"instanceView": map[string]any{"powerState": map[string]any{"code": code,
-						"displayStatus": "VM " + strings.TrimPrefix(code, "PowerState/"), "level": "Info"}}}
+					m["extended"] = map[string]any{"instanceView": extendedView(code)}
 					p = m
 				}
 			}
@@ -91,7 +92,18 @@ func (s *Sim) graphRowLocked(r *resource, v view) (row, bool) {
 			return tree(r)[c], true
 		}
 		return nil, false
-	}}, true
+	}}
+	if v.stale == 0 && v.asOf.IsZero() {
+		out.text = func(dst []byte, column string, steps []string) ([]byte, bool) {
+			return s.graphTextLocked(dst, r, column, steps)
+		}
+	}
+	return out, true
+}
+
+// extendedView is the power state as Resource Graph shows it.
+func extendedView(code string) map[string]any {
+	return map[string]any{"powerState": map[string]any{"code": code, "displayStatus": "VM " + strings.TrimPrefix(code, "PowerState/"), "level": "Info"}}
 }
 
 // maxGraphSubscriptions in one query (FACTS 3).
@@ -133,6 +145,26 @@ func (s *Sim) graphScopeLocked(subscriptions, groups []string) (map[string]bool,
 	return subs, nil
 }
 
+// descendantsLocked answers GET /providers/Microsoft.Management/managementGroups/{name}/descendants: the subscriptions alone, since no
+// estate has management groups of its own.
+func (s *Sim) descendantsLocked(r *request, group string) *answer {
+	if r.method != http.MethodGet {
+		return methodNotAllowed(r).answer()
+	}
+	subs, ae := s.graphScopeLocked(nil, []string{group})
+	if ae != nil {
+		return (&armError{Status: 404, Code: "NotFound", Message: "The management group '" + group + "' cannot be found."}).answer()
+	}
+	value := []any{}
+	for _, sub := range s.byType[typeSub] {
+		if !sub.gone && (subs == nil || subs[strings.ToLower(sub.t.sub)]) {
+			value = append(value, map[string]any{"id": sub.id, "name": sub.t.sub, "type": "/subscriptions",
+				"properties": map[string]any{"displayName": text(sub.doc(), "displayName"), "parent": map[string]any{"id": "/providers/Microsoft.Management/managementGroups/" + group}}})
+		}
+	}
+	return ok(200, mustJSON(map[string]any{"value": value}))
+}
+
 // graphLocked answers POST /providers/Microsoft.ResourceGraph/resources (FACTS 3).
 func (s *Sim) graphLocked(r *request) *answer {
 	if r.method != http.MethodPost {
@@ -142,6 +174,7 @@ func (s *Sim) graphLocked(r *request) *answer {
 	quota := func(a *answer) *answer {
 		a.header.Set("X-Ms-User-Quota-Remaining", strconv.Itoa(remaining))
 		a.header.Set("X-Ms-User-Quota-Resets-After", resets)
+		a.header.Set("X-Ms-Ratelimit-Remaining-Tenant-Resource-Requests", strconv.Itoa(remaining)) // as recorded
 		return a
 	}
 	if !allowed {
@@ -200,30 +233,21 @@ func (s *Sim) graphLocked(r *request) *answer {
 	if s.cfg.GraphLag > 0 {
 		v.asOf = s.nowLocked().Add(-s.cfg.GraphLag)
 	}
-	rows := q.run(&env{rows: func(table string) []row {
-		var found []*resource
-		for t, list := range s.byType {
-			if !tables[table](t) {
-				continue
-			}
-			for _, res := range list {
-				if (!res.gone || !v.asOf.IsZero()) && (subs == nil || subs[strings.ToLower(res.t.sub)]) && (!roles || s.mayLocked(r.principal, res.typ+"/read", res.key)) {
-					found = append(found, res)
-				}
-			}
-		}
-		slices.SortFunc(found, func(a, b *resource) int { return int(a.seq) - int(b.seq) })
-		rows := make([]row, 0, len(found))
-		for _, res := range found {
-			if row, ok := s.graphRowLocked(res, v); ok {
-				rows = append(rows, row)
-			}
-		}
-		return rows
-	}})
+	answerTo := graphKey{in.Query, strings.Join(in.Subscriptions, ","), strings.Join(in.ManagementGroups, ","), r.principal}
+	lasting := v == view{} && len(s.due) == 0
+	rows, had := s.graphKept[answerTo].at(s.revision)
+	if !lasting || !had {
+		rows = q.run(s.graphEnvLocked(subs, roles, r.principal, v))
+	}
 	total := len(rows)
 	page := rows[min(skip, total):min(skip+top, total)]
 	more := skip+top < total
+	if lasting {
+		s.keepGraphLocked(answerTo, rows, more)
+	}
+	if !strings.EqualFold(in.Options.ResultFormat, "table") {
+		return quota(ok(200, q.page(page, total, skip, top)))
+	}
 	data := make([]map[string]any, len(page))
 	for i, r := range page {
 		m := make(map[string]any, len(q.cols))
@@ -232,33 +256,161 @@ func (s *Sim) graphLocked(r *request) *answer {
 		}
 		data[i] = m
 	}
-	out := map[string]any{"totalRecords": total, "count": len(data), "facets": []any{}, "resultTruncated": "false", "data": data}
+	out := map[string]any{"totalRecords": total, "count": len(data), "facets": []any{}, "resultTruncated": "false"}
 	if more && q.has("id") {
-		out["$skipToken"] = base64.RawURLEncoding.EncodeToString([]byte("skip:" + strconv.Itoa(skip+top)))
+		out["$skipToken"] = skipToken(skip + top)
 	} else if more {
-		out["resultTruncated"] = "true" // without id in the columns there is no way on
+		out["resultTruncated"] = "true"
 	}
-	if strings.EqualFold(in.Options.ResultFormat, "table") {
-		cols := q.names()
-		table := map[string]any{"columns": []any{}, "rows": []any{}}
-		var heads, lines []any
+	cols := q.names()
+	table := map[string]any{"columns": []any{}, "rows": []any{}}
+	var heads, lines []any
+	for _, c := range cols {
+		heads = append(heads, map[string]any{"name": c, "type": "object"})
+	}
+	for _, d := range data {
+		var line []any
 		for _, c := range cols {
-			heads = append(heads, map[string]any{"name": c, "type": "object"})
+			line = append(line, d[c])
 		}
-		for _, d := range data {
-			var line []any
-			for _, c := range cols {
-				line = append(line, d[c])
-			}
-			lines = append(lines, line)
-		}
-		if heads != nil {
-			table["columns"] = heads
-		}
-		if lines != nil {
-			table["rows"] = lines
-		}
-		out["data"] = table
+		lines = append(lines, line)
 	}
+	if heads != nil {
+		table["columns"] = heads
+	}
+	if lines != nil {
+		table["rows"] = lines
+	}
+	out["data"] = table
 	return quota(ok(200, mustJSON(out)))
+}
+
+func skipToken(n int) string {
+	return base64.RawURLEncoding.EncodeToString([]byte("skip:" + strconv.Itoa(n)))
+}
+
+// page is an answer of objects. Rows are written one by one: text that lies ready is not decoded.
+func (q *query) page(rows []row, total, skip, top int) []byte {
+	names := make([][]byte, len(q.cols))
+	for i, c := range q.cols {
+		names[i] = append(mustJSON(c.name), ':')
+	}
+	b := append(make([]byte, 0, 1024+512*len(rows)), `{"totalRecords":`...)
+	b = strconv.AppendInt(b, int64(total), 10)
+	b = append(b, `,"count":`...)
+	b = strconv.AppendInt(b, int64(len(rows)), 10)
+	b = append(b, `,"data":[`...)
+	for i, r := range rows {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = append(b, '{')
+		for j, c := range q.cols {
+			if j > 0 {
+				b = append(b, ',')
+			}
+			b = append(b, names[j]...)
+			b = r.append(b, c.name, nil)
+		}
+		b = append(b, '}')
+	}
+	b = append(b, `],"facets":[],"resultTruncated":"`...)
+	switch more := skip+top < total; {
+	case more && q.has("id"):
+		b = append(append(append(b, `false","$skipToken":"`...), skipToken(skip+top)...), `"}`...)
+	case more:
+		b = append(b, `true"}`...) // without id in the columns there is no way on
+	default:
+		b = append(b, `false"}`...)
+	}
+	return b
+}
+
+// graphEnvLocked is where a query finds its tables.
+func (s *Sim) graphEnvLocked(subs map[string]bool, roles bool, principal string, v view) *env {
+	return &env{rows: func(table string) []row {
+		var found []*resource
+		for t, list := range s.byType {
+			if !tables[table](t) {
+				continue
+			}
+			for _, res := range list {
+				if (!res.gone || !v.asOf.IsZero()) && (subs == nil || subs[strings.ToLower(res.t.sub)]) && (!roles || s.mayLocked(principal, res.typ+"/read", res.key)) {
+					found = append(found, res)
+				}
+			}
+		}
+		slices.SortFunc(found, func(a, b *resource) int { return cmp.Compare(a.seq, b.seq) })
+		rows := make([]row, 0, len(found))
+		for _, res := range found {
+			if table == "networkresources" {
+				if row, ok := s.membershipLocked(res, v); ok {
+					rows = append(rows, row)
+				}
+			} else if row, ok := s.graphRowLocked(res, v); ok {
+				rows = append(rows, row)
+			}
+		}
+		return rows
+	}}
+}
+
+// membershipLocked is the membership of a network in the groups of its network manager: an estate says of a network which rules are in
+// force on it, and each rule which groups it applies to.
+func (s *Sim) membershipLocked(rules *resource, v view) (row, bool) {
+	raw := s.readLocked(rules, v)
+	if raw == nil {
+		return row{}, false
+	}
+	tree, err := decodeObject(raw)
+	if err != nil {
+		return row{}, false
+	}
+	groups := []any{}
+	seen := map[string]bool{}
+	for _, rule := range objects(object(tree, "properties"), "value") {
+		for _, g := range objects(rule, "ruleCollectionAppliesToGroups") {
+			if id := text(g, "networkGroupId"); id != "" && !seen[strings.ToLower(id)] {
+				seen[strings.ToLower(id)] = true
+				groups = append(groups, map[string]any{"NetworkGroupId": id})
+			}
+		}
+	}
+	id := rules.t.parent().id() + "/providers/Microsoft.Network/networkGroupMemberships/default"
+	return row{cols: map[string]any{"id": id, "name": "default", "type": "microsoft.network/networkgroupmemberships", "tenantId": TenantID, "kind": "",
+		"location": "", "resourceGroup": strings.ToLower(rules.t.group), "subscriptionId": rules.t.sub, "managedBy": "",
+		"properties": map[string]any{"GroupMemberships": groups}}}, true
+}
+
+// graphKey is what an answer depends on besides the resources.
+type graphKey struct{ query, subscriptions, groups, principal string }
+
+// graphAnswer is a whole answer, of which pages are left to ask for.
+type graphAnswer struct {
+	revision uint64
+	rows     []row
+}
+
+const graphAnswers = 64 // that are kept
+
+func (a *graphAnswer) at(revision uint64) ([]row, bool) {
+	if a == nil || a.revision != revision {
+		return nil, false
+	}
+	return a.rows, true
+}
+
+// keepGraphLocked keeps an answer until its last page was asked for or something changes: to select and order everything anew for each
+// page takes longer than the page.
+func (s *Sim) keepGraphLocked(k graphKey, rows []row, more bool) {
+	if !more {
+		delete(s.graphKept, k)
+		return
+	}
+	for other, a := range s.graphKept {
+		if a.revision != s.revision || len(s.graphKept) >= graphAnswers && other != k {
+			delete(s.graphKept, other)
+		}
+	}
+	s.graphKept[k] = &graphAnswer{s.revision, rows}
 }

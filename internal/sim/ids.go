@@ -179,18 +179,19 @@ var kinds = func() map[string]kind {
 }()
 
 const (
-	typeNSG    = "microsoft.network/networksecuritygroups"
-	typeNIC    = "microsoft.network/networkinterfaces"
-	typePIP    = "microsoft.network/publicipaddresses"
-	typeVNet   = "microsoft.network/virtualnetworks"
-	typeLB     = "microsoft.network/loadbalancers"
-	typeVM     = "microsoft.compute/virtualmachines"
-	typeVMSS   = "microsoft.compute/virtualmachinescalesets"
-	typeVMSSVM = "microsoft.compute/virtualmachinescalesets/virtualmachines"
-	typeLock   = "microsoft.authorization/locks"
-	typeSub    = "microsoft.resources/subscriptions"
-	typeGroup  = "microsoft.resources/subscriptions/resourcegroups"
-	typeAdmin  = "microsoft.network/virtualnetworks/networkmanagereffectivesecurityadminrules"
+	typeNSG        = "microsoft.network/networksecuritygroups"
+	typeNIC        = "microsoft.network/networkinterfaces"
+	typePIP        = "microsoft.network/publicipaddresses"
+	typeVNet       = "microsoft.network/virtualnetworks"
+	typeLB         = "microsoft.network/loadbalancers"
+	typeVM         = "microsoft.compute/virtualmachines"
+	typeVMSS       = "microsoft.compute/virtualmachinescalesets"
+	typeVMSSVM     = "microsoft.compute/virtualmachinescalesets/virtualmachines"
+	typeLock       = "microsoft.authorization/locks"
+	typeAdminRules = "microsoft.network/virtualnetworks/networkmanagereffectivesecurityadminrules"
+	typeSub        = "microsoft.resources/subscriptions"
+	typeGroup      = "microsoft.resources/subscriptions/resourcegroups"
+	typeAdmin      = "microsoft.network/virtualnetworks/networkmanagereffectivesecurityadminrules"
 )
 
 // parts are children that stand inside their parent's body: parent type -> lower-case child segment -> name of the array in properties.

@@ -100,8 +100,17 @@ func identByte(c byte) bool {
 
 // row is one line of a result: a resource seen through columns.
 type row struct {
-	base func(column string) (any, bool) // nil after project
-	cols map[string]any
+	base  func(column string) (any, bool) // nil after project
+	text  func(dst []byte, column string, steps []string) ([]byte, bool)
+	cols  map[string]any
+	shape *shape // after project: how columns come out of from
+	from  *row
+}
+
+// shape is a projection, shared by all rows of a result: hundreds of thousands, most of which are never shown.
+type shape struct {
+	index map[string]int
+	exprs []expr
 }
 
 // thunk is a column that is computed when somebody looks: most rows of a long result are never shown.
@@ -115,6 +124,11 @@ func (r row) get(name string) any {
 		}
 		return v
 	}
+	if r.shape != nil {
+		if i, ok := r.shape.index[name]; ok {
+			return r.shape.exprs[i].f(*r.from)
+		}
+	}
 	if r.base != nil {
 		if v, ok := r.base(name); ok {
 			return v
@@ -123,9 +137,30 @@ func (r row) get(name string) any {
 	return nil
 }
 
+// append appends a column, or what steps lead to in it, as JSON.
+func (r row) append(dst []byte, name string, steps []string) []byte {
+	if _, ok := r.cols[name]; !ok {
+		if r.shape != nil {
+			if i, ok := r.shape.index[name]; ok && len(steps) == 0 {
+				return r.shape.exprs[i].append(dst, *r.from)
+			}
+		} else if r.text != nil {
+			if out, ok := r.text(dst, name, steps); ok {
+				return out
+			}
+		}
+	}
+	v := r.get(name)
+	for _, s := range steps {
+		m, _ := v.(map[string]any)
+		v = m[s]
+	}
+	return append(dst, mustJSON(v)...)
+}
+
 // with is the row with more columns; the old ones stay as they are.
 func (r row) with(n int) row {
-	out := row{base: r.base, cols: make(map[string]any, len(r.cols)+n)}
+	out := row{base: r.base, text: r.text, shape: r.shape, from: r.from, cols: make(map[string]any, len(r.cols)+n)}
 	for k, v := range r.cols {
 		out.cols[k] = v
 	}
@@ -137,6 +172,21 @@ func (r row) with(n int) row {
 type expr struct {
 	f   func(row) any
 	dyn bool
+
+	write func(dst []byte, r row) []byte // the value as JSON, where that is had without the value
+	col   string                         // of a column, or of what steps lead to in it
+	steps []string
+}
+
+// append appends the value as JSON.
+func (e expr) append(dst []byte, r row) []byte {
+	switch {
+	case e.write != nil:
+		return e.write(dst, r)
+	case e.col != "":
+		return r.append(dst, e.col, e.steps)
+	}
+	return append(dst, mustJSON(e.f(r))...)
 }
 
 // env is where a query finds its tables.
@@ -455,12 +505,23 @@ func (p *parser) project(out *query, only bool) error {
 	for _, c := range cols {
 		out.set(c)
 	}
+	if only {
+		sh := &shape{map[string]int{}, exprs}
+		for i, n := range names {
+			sh.index[n] = i
+		}
+		out.stages = append(out.stages, func(_ *env, rows []row) []row {
+			before := slices.Clone(rows)
+			for i := range rows {
+				rows[i] = row{shape: sh, from: &before[i]}
+			}
+			return rows
+		})
+		return nil
+	}
 	out.stages = append(out.stages, func(_ *env, rows []row) []row {
 		for i, r := range rows {
-			n := row{cols: make(map[string]any, len(names))}
-			if !only {
-				n = r.with(len(names))
-			}
+			n := r.with(len(names))
 			for j, name := range names {
 				n.cols[name] = thunk(func() any { return exprs[j].f(r) })
 			}
@@ -556,9 +617,20 @@ func (p *parser) order(out *query, limit int) error {
 		}
 	}
 	out.stages = append(out.stages, func(_ *env, rows []row) []row {
-		slices.SortStableFunc(rows, func(x, y row) int {
-			for _, b := range list {
-				c := compare(b.e.f(x), b.e.f(y))
+		type line struct {
+			row
+			keys []any
+		}
+		lines := make([]line, len(rows))
+		for i, r := range rows {
+			lines[i] = line{r, make([]any, len(list))}
+			for j, b := range list {
+				lines[i].keys[j] = b.e.f(r)
+			}
+		}
+		slices.SortStableFunc(lines, func(x, y line) int {
+			for i, b := range list {
+				c := compare(x.keys[i], y.keys[i])
 				if !b.asc {
 					c = -c
 				}
@@ -568,6 +640,9 @@ func (p *parser) order(out *query, limit int) error {
 			}
 			return 0
 		})
+		for i, l := range lines {
+			rows[i] = l.row
+		}
 		if limit >= 0 {
 			rows = rows[:min(limit, len(rows))]
 		}

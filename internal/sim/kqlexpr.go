@@ -270,7 +270,7 @@ func (p *parser) primary() (expr, error) {
 		if !p.is("(") {
 			for _, c := range p.q.cols {
 				if c.name == t.text {
-					return expr{func(r row) any { return r.get(t.text) }, c.dyn}, nil
+					return expr{f: func(r row) any { return r.get(t.text) }, dyn: c.dyn, col: t.text}, nil
 				}
 			}
 			return expr{}, fmt.Errorf("failed to resolve column or scalar expression named '%s'", t.text)
@@ -281,7 +281,7 @@ func (p *parser) primary() (expr, error) {
 			if err != nil {
 				return expr{}, err
 			}
-			return expr{func(row) any { return v }, true}, p.expect(")")
+			return expr{f: func(row) any { return v }, dyn: true}, p.expect(")")
 		}
 		fn, ok := functions[name]
 		if !ok {
@@ -298,13 +298,19 @@ func (p *parser) primary() (expr, error) {
 		if name == "iff" || name == "iif" {
 			dyn = args[1].dyn || args[2].dyn
 		}
-		return expr{func(r row) any {
+		switch name {
+		case "case", "iff", "iif":
+			return choice(args), nil
+		case "bag_pack", "pack":
+			return bag(t.text, args)
+		}
+		return expr{f: func(r row) any {
 			vals := make([]any, len(args))
 			for i, a := range args {
 				vals[i] = a.f(r)
 			}
 			return fn.call(vals)
-		}, dyn}, nil
+		}, dyn: dyn}, nil
 	}
 	p.pos--
 	return expr{}, p.errorf("expected a value")
@@ -347,7 +353,7 @@ func (p *parser) steps(e expr) (expr, error) {
 		if !from.dyn {
 			return expr{}, p.errorf("only dynamic values have parts")
 		}
-		e = expr{func(r row) any {
+		e = expr{f: func(r row) any {
 			v := from.f(r)
 			switch at := step.(type) {
 			case int:
@@ -364,8 +370,52 @@ func (p *parser) steps(e expr) (expr, error) {
 				return m[at]
 			}
 			return nil
-		}, true}
+		}, dyn: true}
+		if name, ok := step.(string); ok && from.col != "" {
+			e.col, e.steps = from.col, append(slices.Clone(from.steps), name)
+		}
 	}
+}
+
+// choice is case(): conditions and values in turn, and a value for what is left. Only the value that is chosen is computed.
+func choice(args []expr) expr {
+	pick := func(r row) expr {
+		for i := 0; i+1 < len(args); i += 2 {
+			if truth(args[i].f(r)) {
+				return args[i+1]
+			}
+		}
+		return args[len(args)-1]
+	}
+	dyn := args[len(args)-1].dyn
+	for i := 1; i < len(args); i += 2 {
+		dyn = dyn || args[i].dyn
+	}
+	return expr{dyn: dyn, f: func(r row) any { return pick(r).f(r) }, write: func(dst []byte, r row) []byte { return pick(r).append(dst, r) }}
+}
+
+// bag is bag_pack(): names and values in turn. A value of null stays as such.
+func bag(name string, args []expr) (expr, error) {
+	if len(args)%2 != 0 {
+		return expr{}, fmt.Errorf("%s(): wrong number of arguments: %d", name, len(args))
+	}
+	return expr{dyn: true, f: func(r row) any {
+		m := make(map[string]any, len(args)/2)
+		for i := 0; i < len(args); i += 2 {
+			m[str(args[i].f(r))] = args[i+1].f(r)
+		}
+		return m
+	}, write: func(dst []byte, r row) []byte {
+		dst = append(dst, '{')
+		for i := 0; i < len(args); i += 2 {
+			if i > 0 {
+				dst = append(dst, ',')
+			}
+			dst = append(append(dst, mustJSON(str(args[i].f(r)))...), ':')
+			dst = args[i+1].append(dst, r)
+		}
+		return append(dst, '}')
+	}}, nil
 }
 
 type number string
@@ -392,6 +442,11 @@ func truth(v any) bool {
 }
 
 func compare(a, b any) int {
+	if x, ok := a.(string); ok && len(x) > 0 && x[0] == '/' { // an id, which is no number: most comparisons are of those
+		if y, ok := b.(string); ok {
+			return strings.Compare(x, y)
+		}
+	}
 	x, e1 := strconv.ParseFloat(str(a), 64)
 	y, e2 := strconv.ParseFloat(str(b), 64)
 	if e1 == nil && e2 == nil {

@@ -53,15 +53,8 @@ var functions = map[string]function{
 		}
 		return out
 	}},
-	"iff": {3, 3, false, choose}, "iif": {3, 3, false, choose},
-	"case": {3, -1, false, func(a []any) any {
-		for i := 0; i+1 < len(a); i += 2 {
-			if truth(a[i]) {
-				return a[i+1]
-			}
-		}
-		return a[len(a)-1]
-	}},
+	"iff": {min: 3, max: 3}, "iif": {min: 3, max: 3}, "case": {min: 3, max: -1}, // see choice
+	"bag_pack": {min: 2, max: -1}, "pack": {min: 2, max: -1}, // see bag
 	"coalesce": {2, -1, false, func(a []any) any {
 		for _, v := range a {
 			if v != nil && v != "" {
@@ -117,13 +110,6 @@ var functions = map[string]function{
 		return slices.ContainsFunc(l, func(v any) bool { return str(v) == str(a[1]) })
 	}},
 	"pack_array": {1, -1, true, func(a []any) any { return slices.Clone(a) }},
-}
-
-func choose(a []any) any {
-	if truth(a[0]) {
-		return a[1]
-	}
-	return a[2]
 }
 
 // parseDynamic reads text as JSON; what is dynamic already, and text that is no JSON, stays.

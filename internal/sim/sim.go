@@ -115,6 +115,7 @@ type world struct {
 	words       map[string]string // shared parts of ids
 	typeLists   map[string][]string
 	quota       map[string]*graphWindow
+	graphKept   map[graphKey]*graphAnswer
 	activities  []activity
 	instanceSeq map[string]int // next instance id by scale set
 }
@@ -156,7 +157,7 @@ func newWorld() world {
 	return world{
 		all: map[string]*resource{}, byType: map[string][]*resource{}, gone: map[string]int{},
 		refs: map[string]map[ref]struct{}{}, locks: map[string]*resource{}, ops: map[string]*operation{},
-		writes: map[string]int{}, buckets: map[string]*bucket{}, caches: newCaches(), words: map[string]string{}, typeLists: map[string][]string{}, quota: map[string]*graphWindow{}, instanceSeq: map[string]int{},
+		writes: map[string]int{}, buckets: map[string]*bucket{}, caches: newCaches(), words: map[string]string{}, typeLists: map[string][]string{}, quota: map[string]*graphWindow{}, graphKept: map[graphKey]*graphAnswer{}, instanceSeq: map[string]int{},
 	}
 }
 
