@@ -422,3 +422,11 @@ func (p *place) tag(lower, name string, far bool) (*addrs, *atom) {
 	}
 	return nil, &atom{scope: scope, id: lower, name: name, tag: true}
 }
+
+// With returns the group with other custom rules, in the same place: what tags and application security groups mean there stays.
+func (c *Compiled) With(rules []Rule) *Compiled {
+	return Compile(Group{ID: c.ID, Name: c.Name, Rules: rules}, c.place.env)
+}
+
+// Env returns what tags and application security groups mean where the group stands. It must not be changed.
+func (c *Compiled) Env() Env { return c.place.env }
