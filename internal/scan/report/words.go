@@ -1,0 +1,408 @@
+package report
+
+import (
+	"cmp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/curfew-jit/curfew/internal/scan"
+)
+
+// safe returns s with controls, line ends and what reorders text written out as escapes, so that a name of several lines or of
+// hidden characters is seen as what it is. Bytes that are no UTF-8 become \xNN.
+func safe(s string) string {
+	clean := utf8.ValidString(s)
+	for _, r := range s {
+		clean = clean && !hostile(r)
+	}
+	if clean {
+		return s
+	}
+	var b strings.Builder
+	for i := 0; i < len(s); {
+		r, n := utf8.DecodeRuneInString(s[i:])
+		switch {
+		case r == utf8.RuneError && n == 1:
+			b.WriteString(`\x` + strconv.FormatUint(uint64(s[i])|0x100, 16)[1:])
+		case hostile(r):
+			q := strconv.QuoteRuneToASCII(r)
+			b.WriteString(q[1 : len(q)-1])
+		default:
+			b.WriteRune(r)
+		}
+		i += n
+	}
+	return b.String()
+}
+
+// safeLines is safe for text of several lines, such as a script: line ends and tabs stay.
+func safeLines(s string) string {
+	var b strings.Builder
+	for i, l := range strings.Split(strings.ReplaceAll(s, "\r\n", "\n"), "\n") {
+		if i > 0 {
+			b.WriteByte('\n')
+		}
+		for j, part := range strings.Split(l, "\t") {
+			if j > 0 {
+				b.WriteByte('\t')
+			}
+			b.WriteString(safe(part))
+		}
+	}
+	return b.String()
+}
+
+// hostile tells whether a rune is written out: controls, line and paragraph separators, format characters such as the bidirectional
+// overrides (of which the joiners that scripts need stay), private use, and what is no character of XML.
+func hostile(r rune) bool {
+	switch {
+	case r < ' ', r == utf8.RuneError, unicode.IsControl(r), r == '\u2028', r == '\u2029', r&0xfffe == 0xfffe:
+		return true
+	case r == '\u200c', r == '\u200d':
+		return false
+	}
+	return r >= 0x80 && (unicode.Is(unicode.Cf, r) || unicode.Is(unicode.Co, r))
+}
+
+// width is the number of terminal cells of a safe string.
+func width(s string) int {
+	n := 0
+	for _, r := range s {
+		n += cells(r)
+	}
+	return n
+}
+
+// cells is the number of terminal cells of a rune: none for combining marks and joiners, two for the blocks that Unicode's East Asian
+// Width (UAX #11) gives as wide, taken as whole blocks.
+func cells(r rune) int {
+	switch {
+	case r < 0x300:
+		return 1
+	case unicode.In(r, unicode.Mn, unicode.Me, unicode.Cf):
+		return 0
+	case r >= 0x1100 && r <= 0x115f, r >= 0x2e80 && r <= 0x303e, r >= 0x3041 && r <= 0x4dbf, r >= 0x4e00 && r <= 0xa4cf,
+		r >= 0xa960 && r <= 0xa97f, r >= 0xac00 && r <= 0xd7a3, r >= 0xf900 && r <= 0xfaff, r >= 0xfe30 && r <= 0xfe6f,
+		r >= 0xff00 && r <= 0xff60, r >= 0xffe0 && r <= 0xffe6, r >= 0x1f300 && r <= 0x1f64f, r >= 0x1f900 && r <= 0x1f9ff,
+		r >= 0x20000 && r <= 0x3fffd:
+		return 2
+	}
+	return 1
+}
+
+// fit cuts a safe string to n cells at its end, with an ellipsis in place of what is cut.
+func fit(s string, n int) string {
+	if len(s) <= n || width(s) <= n {
+		return s
+	}
+	used := 0
+	for i, r := range s {
+		if used+cells(r) > n-1 {
+			return s[:i] + "…"
+		}
+		used += cells(r)
+	}
+	return s
+}
+
+// fitName cuts a safe name to n cells in its middle: machines of one set differ at the end of their names.
+func fitName(s string, n int) string {
+	if len(s) <= n || width(s) <= n {
+		return s
+	}
+	tail := []rune(s)
+	used, i := 0, len(tail)
+	for i > 0 && used+cells(tail[i-1]) <= (n-1)/2 {
+		i--
+		used += cells(tail[i])
+	}
+	return strings.TrimSuffix(fit(s, n-used), "…") + "…" + string(tail[i:])
+}
+
+func pad(s string, n int) string { return s + strings.Repeat(" ", max(0, n-width(s))) }
+
+// count is "1 machine", "2 machines".
+func count(n int, one string) string {
+	switch {
+	case n == 1:
+		return "1 " + one
+	case strings.HasSuffix(one, "y"):
+		return strconv.Itoa(n) + " " + strings.TrimSuffix(one, "y") + "ies"
+	}
+	return strconv.Itoa(n) + " " + one + "s"
+}
+
+// instant is how an instant is told to people.
+func instant(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 UTC") }
+
+func statusWord(s scan.Status) string {
+	if s == scan.NotApplicable {
+		return "not applicable"
+	}
+	return safe(string(s))
+}
+
+func exposureWord(e scan.Exposure) string {
+	switch e {
+	case scan.ExposedInternet:
+		return "reachable from the Internet"
+	case scan.ExposedSome:
+		return "reachable from some public addresses"
+	case scan.ExposedVirtualNetwork:
+		return "reachable from the virtual network"
+	case scan.ExposedNothing:
+		return "reachable from nowhere"
+	case scan.ExposureUnknown:
+		return "reachability not known"
+	}
+	return safe(string(e))
+}
+
+// capital is s with its first letter as a capital.
+func capital(s string) string {
+	r, n := utf8.DecodeRuneInString(s)
+	if n == 0 || r == utf8.RuneError {
+		return s
+	}
+	return string(unicode.ToUpper(r)) + s[n:]
+}
+
+func title(id scan.RuleID) string {
+	if r, ok := scan.RuleOf(id); ok {
+		return r.Title
+	}
+	return safe(string(id))
+}
+
+// place is the index of v in a list that runs from worst to best; what is not listed comes after all that is.
+func place[T comparable](all []T, v T) int {
+	if i := slices.Index(all, v); i >= 0 {
+		return i
+	}
+	return len(all)
+}
+
+var exposures = []scan.Exposure{scan.ExposedInternet, scan.ExposureUnknown, scan.ExposedSome, scan.ExposedVirtualNetwork, scan.ExposedNothing}
+
+// worse orders findings: what counts, then what fails, then severity and exposure; names and ids make the order total.
+func worse(a, b *scan.Finding) int {
+	aside := func(f *scan.Finding) int {
+		if f.Counts() {
+			return 0
+		}
+		return 1
+	}
+	return cmp.Or(
+		aside(a)-aside(b),
+		place(scan.Statuses, a.Status)-place(scan.Statuses, b.Status),
+		place(scan.Severities, a.Severity)-place(scan.Severities, b.Severity),
+		place(exposures, a.Exposure)-place(exposures, b.Exposure),
+		rulePlace(a.Rule)-rulePlace(b.Rule),
+		cmp.Compare(a.Name, b.Name),
+		cmp.Compare(a.Resource, b.Resource),
+		cmp.Compare(a.Rule, b.Rule),
+		cmp.Compare(a.ID, b.ID),
+	)
+}
+
+func rulePlace(id scan.RuleID) int {
+	return place(ruleIDs, id)
+}
+
+var ruleIDs = func() []scan.RuleID {
+	ids := make([]scan.RuleID, len(scan.Rules))
+	for i, r := range scan.Rules {
+		ids[i] = r.ID
+	}
+	return ids
+}()
+
+// worstFirst returns pointers to the findings of r, worst first.
+func worstFirst(r *scan.Report) []*scan.Finding {
+	all := make([]*scan.Finding, len(r.Findings))
+	for i := range r.Findings {
+		all[i] = &r.Findings[i]
+	}
+	slices.SortStableFunc(all, worse)
+	return all
+}
+
+// headline is the one sentence of a report, without a full stop: how many machines, how many of them open to the Internet.
+func headline(r *scan.Report) string {
+	s := r.Summary
+	switch {
+	case s.VMs == 0 && !complete(r):
+		return "No machine could be read"
+	case s.VMs == 0:
+		return "No machines"
+	case s.Exposed == 0 && !complete(r):
+		return count(s.VMs, "machine") + ", none seen open to the Internet, but not everything could be read"
+	case s.Exposed == 0:
+		return count(s.VMs, "machine") + ", none open to the Internet"
+	}
+	return count(s.VMs, "machine") + ", " + strconv.Itoa(s.Exposed) + " open to the Internet"
+}
+
+// complete tells whether nothing was hidden. A report with gaps is not complete whatever its summary says.
+func complete(r *scan.Report) bool { return r.Summary.Complete && len(r.Gaps) == 0 }
+
+// tally is the verdicts in one line: "4 fail (1 critical, 3 high), 2 unknown, 20 pass, 1 not applicable, 1 suppressed, 1 in the baseline".
+func tally(r *scan.Report) string {
+	s := r.Summary
+	var parts []string
+	for _, st := range scan.Statuses {
+		n := s.Statuses[st]
+		if n == 0 && st != scan.Fail {
+			continue
+		}
+		p := strconv.Itoa(n) + " " + statusWord(st)
+		if st == scan.Fail {
+			if by := severities(s.Severities); by != "" {
+				p += " (" + by + ")"
+			}
+		}
+		parts = append(parts, p)
+	}
+	if s.Suppressed > 0 {
+		parts = append(parts, strconv.Itoa(s.Suppressed)+" suppressed")
+	}
+	if s.Known > 0 {
+		parts = append(parts, strconv.Itoa(s.Known)+" in the baseline")
+	}
+	return strings.Join(parts, ", ")
+}
+
+func severities(n map[scan.Severity]int) string {
+	var parts []string
+	for _, s := range scan.Severities {
+		if n[s] > 0 {
+			parts = append(parts, strconv.Itoa(n[s])+" "+string(s))
+		}
+	}
+	return strings.Join(parts, ", ")
+}
+
+// scope says what was scanned, when.
+func scope(r *scan.Report) string {
+	var b strings.Builder
+	switch r.Source.Kind {
+	case "graph":
+		b.WriteString("Resource Graph")
+	case "arm":
+		b.WriteString("Azure Resource Manager")
+	case "file":
+		b.WriteString("file " + safe(r.Source.File))
+	default:
+		b.WriteString(safe(r.Source.Kind))
+	}
+	if c := r.Source.Cloud; c != "" {
+		b.WriteString(" (" + safe(c) + ")")
+	}
+	if n := r.Summary.Subscriptions; n > 0 {
+		b.WriteString(", " + count(n, "subscription"))
+	}
+	b.WriteString(", judged for " + instant(r.At))
+	return b.String()
+}
+
+// gapText is one gap as a sentence without a full stop.
+func gapText(g scan.Gap) string {
+	var b strings.Builder
+	b.WriteString(safe(g.Source))
+	if g.Resource != "" {
+		b.WriteString(" of " + safe(g.Resource))
+	} else if g.Subscription != "" {
+		b.WriteString(" in subscription " + safe(g.Subscription))
+	}
+	if g.NotAuthorized {
+		b.WriteString(" may not be read")
+	} else {
+		b.WriteString(" could not be read")
+	}
+	if g.Reason != "" {
+		b.WriteString(": " + strings.TrimSuffix(safe(g.Reason), "."))
+	}
+	if g.Type != "" && g.Resource == "" {
+		b.WriteString(" (hides every " + safe(g.Type) + ")")
+	}
+	return b.String()
+}
+
+// gapsIn is what is not complete, in a few words.
+func gapsIn(r *scan.Report) string {
+	if len(r.Gaps) == 0 {
+		return "something that was asked for is hidden"
+	}
+	return count(len(r.Gaps), "source") + " could not be read"
+}
+
+// aside says why a finding does not count; "" when it does.
+func aside(f *scan.Finding) string {
+	var parts []string
+	if s := f.Suppressed; s != nil {
+		p := "suppressed"
+		if s.Owner != "" {
+			p += " by " + safe(s.Owner)
+		}
+		if !s.Until.IsZero() {
+			p += " until " + s.Until.UTC().Format(time.DateOnly)
+		}
+		parts = append(parts, p)
+	}
+	if f.Known {
+		parts = append(parts, "in the baseline")
+	}
+	return strings.Join(parts, ", ")
+}
+
+// short is the last part of a resource id, with the resource group before it where that is not the group given.
+func short(id, group string) string {
+	parts := strings.Split(strings.TrimSuffix(id, "/"), "/")
+	name := parts[len(parts)-1]
+	for i := 1; i+1 < len(parts); i++ {
+		if strings.EqualFold(parts[i], "resourceGroups") && !strings.EqualFold(parts[i+1], group) {
+			return safe(parts[i+1]) + "/" + safe(name)
+		}
+	}
+	return safe(name)
+}
+
+// name is how a finding's resource is called.
+func name(f *scan.Finding) string {
+	if f.Name != "" {
+		return safe(f.Name)
+	}
+	return short(f.Resource, f.Group)
+}
+
+// remedies are the ways of a remediation that there are, each with the word for it.
+type remedy struct{ Word, Lang, Text string }
+
+func remedies(m *scan.Remediation) []remedy {
+	if m == nil {
+		return nil
+	}
+	var all []remedy
+	for _, w := range []remedy{{"Curfew", "sh", m.Curfew}, {"Azure CLI", "sh", m.AzureCLI}, {"Bicep", "bicep", m.Bicep},
+		{"Terraform", "hcl", m.Terraform}, {"Portal", "", m.Portal}} {
+		if strings.TrimSpace(w.Text) != "" {
+			w.Text = strings.TrimRight(safeLines(w.Text), "\n ")
+			all = append(all, w)
+		}
+	}
+	return all
+}
+
+// sortedTags is the tags as name=value, by name.
+func sortedTags(tags map[string]string) []string {
+	s := make([]string, 0, len(tags))
+	for k, v := range tags {
+		s = append(s, safe(k)+"="+safe(v))
+	}
+	slices.Sort(s)
+	return s
+}
