@@ -175,9 +175,6 @@ func draw(r *rand.Rand) probe {
 	if !p.inbound {
 		p.src, p.dst = p.dst, p.src
 	}
-	if near.Is6() && p.proto == netsec.AH { // nft takes AH for an extension header of IPv6, and looks behind it
-		p.proto = netsec.ESP
-	}
 	return p
 }
 

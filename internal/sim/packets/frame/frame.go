@@ -123,8 +123,11 @@ func (p Packet) Append(b []byte) []byte {
 		body = make([]byte, 24)
 		body[3] = 1
 	case AH:
-		body = make([]byte, 24)
-		body[0], body[1], body[7] = 59, 4, 1 // no next header, 24 bytes, an index
+		body = make([]byte, 44) // 24 bytes, an index, and behind them TCP, which is nobody's business
+		body[0], body[1], body[7] = TCP, 4, 1
+		binary.BigEndian.PutUint16(body[24:], p.SrcPort)
+		binary.BigEndian.PutUint16(body[26:], p.DstPort)
+		body[36], body[37] = 5<<4, SYN
 	}
 	if p.Protocol == TCP || p.Protocol == UDP {
 		binary.BigEndian.PutUint16(body, p.SrcPort)
