@@ -235,13 +235,6 @@ func (r *ruleset) add(x rule) {
 		if p == "meta l4proto icmp" {
 			p = "meta l4proto " + f.icmp
 		}
-		if f.proto == "ipv6" { // the kernel takes AH for an extension header of IPv6, and l4proto for what stands behind it
-			if p == "meta l4proto ah" {
-				p = "ip6 nexthdr ah"
-			} else if p != "" {
-				p = "ip6 nexthdr != ah " + p
-			}
-		}
 		for _, src := range r.side(f, "saddr", x.src, x.srcASG) {
 			for _, dst := range r.side(f, "daddr", x.dst, x.dstASG) {
 				fmt.Fprintf(&r.chains, "\t\t%s counter %s comment %q\n", strings.Join(strings.Fields("meta nfproto "+f.proto+" "+src+" "+dst+" "+p), " "), verdicts[x.verdict], r.comment(x))
