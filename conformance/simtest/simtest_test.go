@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"testing"
 )
@@ -87,4 +88,24 @@ func TestDecides(t *testing.T) {
 			t.Errorf("%s to %d: %s, want %s", c.from, c.port, got, c.want)
 		}
 	}
+}
+
+// Every official example of an operation that the simulator serves, as the main module's test of that name sends them, is put before the
+// validator that nobody here wrote: requests and answers.
+func TestOfficialExamples(t *testing.T) {
+	Modules(t)
+	shared := filepath.Dir(filepath.Dir(specs(t)))
+	dir := Artefacts(t, "examples")
+	cmd := exec.Command("go", "test", "-count=1", "-run", "^TestOfficialExamplesSent$", "./internal/sim")
+	cmd.Dir = root(t)
+	cmd.Env = append(os.Environ(), "CURFEW_EXAMPLES="+dir, "CURFEW_SHARED="+shared)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("sending the examples: %v\n%s", err, out)
+	}
+	r := examine(t, dir)
+	t.Logf("%d exchanges, %d validated, %d that no spec describes", r.Exchanges, r.Validated, len(r.Undescribed))
+	if r.Validated < 390 || len(r.Undescribed) > 0 {
+		t.Errorf("%d of %d exchanges were validated", r.Validated, r.Exchanges)
+	}
+	judge(t, r, "examples")
 }

@@ -24,6 +24,11 @@ func fillMachine(holder map[string]any, set bool) {
 		} else {
 			fill(storage, "dataDisks", []any{})
 		}
+		if disk := object(storage, "osDisk"); disk != nil {
+			if how := text(disk, "createOption"); oneOf("createOption", &how, "FromImage", "Empty", "Attach", "Copy", "Restore") == nil {
+				disk["createOption"] = how
+			}
+		}
 		if disk := object(storage, "osDisk"); disk != nil && text(image, "publisher") != "" {
 			kind := "Linux"
 			if windows {

@@ -483,7 +483,38 @@ func send(t *testing.T, w *swagger, file, path, method string, op map[string]any
 	}
 	var decoded any
 	_ = json.Unmarshal(r.raw, &decoded)
+	if dir := os.Getenv("CURFEW_EXAMPLES"); dir != "" {
+		keepExchange(t, dir, strings.ToUpper(method), (&url.URL{Path: path}).EscapedPath()+"?"+query.Encode(), body, r, decoded)
+	}
 	return r.status, r.raw, decoded
+}
+
+// keepExchange writes what was sent and answered into a folder, in the form that oav validates, for the conformance module to have it judged.
+func keepExchange(t *testing.T, dir, method, target string, body any, r reply, answer any) {
+	t.Helper()
+	headers := map[string]string{}
+	for k, v := range r.header {
+		headers[strings.ToLower(k)] = strings.Join(v, ", ")
+	}
+	request := map[string]any{"method": method, "url": target, "headers": map[string]string{"content-type": "application/json"}}
+	if body != nil {
+		request["body"] = body
+	}
+	response := map[string]any{"statusCode": strconv.Itoa(r.status), "headers": headers}
+	if len(r.raw) > 0 {
+		response["body"] = answer
+	}
+	data, err := json.MarshalIndent(map[string]any{"liveRequest": request, "liveResponse": response}, "", " ")
+	if err != nil {
+		t.Fatal(err)
+	}
+	kept, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("%04d-%s.json", len(kept), method)), data, 0o644); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func prepareJIT(a *az, path, method string, ids map[string]bool) {

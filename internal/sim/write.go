@@ -280,6 +280,7 @@ func mergedInstance(vm *resource, body map[string]any) map[string]any {
 		delete(body, f)
 	}
 	merge(old, body)
+	hideSecrets(object(old, "properties"))
 	return old
 }
 
