@@ -402,6 +402,7 @@ func (w *wayfinder) dnat(f *dnatWay, dst netip.Addr, why string) {
 		if clients, understood = w.e.clients(r); !understood && x.Unknown == "" {
 			x.Unknown = "the sources of the NAT rule are not all known"
 		}
+		x.Clients = clients
 	}
 	p := w.p.in.path
 	x.Path = p.netsec()

@@ -4,6 +4,8 @@ import (
 	"net/netip"
 	"strings"
 
+	"go4.org/netipx"
+
 	"github.com/curfew-jit/curfew/internal/netsec"
 )
 
@@ -45,10 +47,11 @@ type Way struct {
 	Reach netsec.Reach
 	// Path is what traffic passes, to explain a verdict.
 	Path netsec.Path
-	// Rule is the name of the firewall's NAT rule, and From the addresses that traffic through the firewall comes from when rules see
-	// it; both of FirewallDNAT alone.
-	Rule string
-	From []netip.Prefix
+	// Rule is the name of the firewall's NAT rule, Clients the public addresses that it lets in, and From the addresses that traffic
+	// through the firewall comes from when rules see it: all of FirewallDNAT alone. Clients is nil where there is no rule.
+	Rule    string
+	Clients *netipx.IPSet
+	From    []netip.Prefix
 	// Unknown says why the way itself is not certain, "" when it is.
 	Unknown string
 }
