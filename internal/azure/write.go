@@ -67,6 +67,11 @@ func (c *Client) putNSG(ctx context.Context, op, id string, body []byte, header 
 }
 
 func (c *Client) put(ctx context.Context, op, id, fullType string, body []byte, header map[string]string, guard func() error) error {
+	return c.send(ctx, op, http.MethodPut, id, "", fullType, networkVersion, body, header, guard)
+}
+
+// send writes to a resource, or to an action below it, and waits until Azure's operation has ended.
+func (c *Client) send(ctx context.Context, op, method, id, action, fullType, version string, body []byte, header map[string]string, guard func() error) error {
 	parsed, err := ParseID(id)
 	if err == nil && !parsed.Is(fullType) {
 		err = fmt.Errorf("resource id %q is not of type %s", id, fullType)
@@ -74,8 +79,8 @@ func (c *Client) put(ctx context.Context, op, id, fullType string, body []byte, 
 	if err != nil {
 		return &Error{Op: op, Resource: id, Class: Invalid, Err: err}
 	}
-	k := &call{op: op, resource: id, subscription: parsed.Subscription, kind: write, method: http.MethodPut,
-		url: c.url(id, networkVersion), body: body, header: header, guard: guard,
+	k := &call{op: op, resource: id, subscription: parsed.Subscription, kind: write, method: method,
+		url: c.url(id+action, version), body: body, header: header, guard: guard,
 		accept: []int{http.StatusOK, http.StatusCreated, http.StatusAccepted}}
 	r, err := c.do(ctx, k)
 	if err != nil {
@@ -168,6 +173,10 @@ func (c *Client) DeleteNSG(ctx context.Context, id string) error {
 }
 
 func (c *Client) remove(ctx context.Context, op, id, fullType string) error {
+	return c.removeAt(ctx, op, id, fullType, networkVersion)
+}
+
+func (c *Client) removeAt(ctx context.Context, op, id, fullType, version string) error {
 	parsed, err := ParseID(id)
 	if err == nil && !parsed.Is(fullType) {
 		err = fmt.Errorf("resource id %q is not of type %s", id, fullType)
@@ -178,7 +187,7 @@ func (c *Client) remove(ctx context.Context, op, id, fullType string) error {
 	ctx, cancel := context.WithTimeout(ctx, c.o.OperationTimeout)
 	defer cancel()
 	k := &call{op: op, resource: id, subscription: parsed.Subscription, kind: remove, method: http.MethodDelete,
-		url: c.url(id, networkVersion), accept: []int{http.StatusOK, http.StatusAccepted, http.StatusNoContent, http.StatusNotFound}}
+		url: c.url(id, version), accept: []int{http.StatusOK, http.StatusAccepted, http.StatusNoContent, http.StatusNotFound}}
 	r, err := c.do(ctx, k)
 	if err != nil {
 		return err
