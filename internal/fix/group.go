@@ -311,16 +311,15 @@ func (gs groups) fit(key string, n need) bool {
 		if !strings.EqualFold(r.Access, "Allow") || g.live(r) || !inventory.Rule(r).Overlaps(n.prefixes(), netsec.TCP, netsec.Port(n.port), env) {
 			continue
 		}
-		at := 0 // candidates between the rule before that is not ours for this, and this one
+		at := 0 // the latest place between this rule and the allow before it: an own deny there, else a free priority
 		used := map[int]bool{}
 		low := minPriority - 1
 		for j := i - 1; j >= 0; j-- {
-			if n.extendable(in[j]) {
+			if at == 0 && n.extendable(in[j]) {
 				at = in[j].Priority
-				break
 			}
 			used[in[j].Priority] = true
-			if !n.ownName(in[j]) {
+			if strings.EqualFold(in[j].Access, "Allow") && inventory.Rule(in[j]).Overlaps(n.prefixes(), netsec.TCP, netsec.Port(n.port), env) {
 				low = in[j].Priority
 				break
 			}

@@ -1,0 +1,374 @@
+package fix
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/curfew-jit/curfew/internal/access"
+	"github.com/curfew-jit/curfew/internal/azure"
+	"github.com/curfew-jit/curfew/internal/enforce"
+	"github.com/curfew-jit/curfew/internal/scan"
+)
+
+// StepState is how a step ended.
+type StepState string
+
+// The states of steps.
+const (
+	StepDone    StepState = "done"    // it was written, and Azure took it
+	StepNothing StepState = "nothing" // it stood already
+	StepPartly  StepState = "partly"  // something of it was written, and something was not
+	StepFailed  StepState = "failed"  // nothing of it is known to stand
+	StepSkipped StepState = "skipped" // it was broken off before it began
+)
+
+// StepOutcome is how one step ended.
+type StepOutcome struct {
+	Step    string    `json:"step"` // its id in the plan
+	Title   string    `json:"title"`
+	State   StepState `json:"state"`
+	Wrote   bool      `json:"wrote"`
+	Writes  int       `json:"writes"` // that were sent
+	Changes []Change  `json:"changes,omitempty"`
+	Notes   []string  `json:"notes,omitempty"`
+	Error   string    `json:"error,omitempty"`
+	Hint    string    `json:"hint,omitempty"`
+
+	unmet []Left
+}
+
+// Outcome is what became of a plan, as it was read again afterwards.
+type Outcome struct {
+	Steps  []StepOutcome `json:"steps"`
+	Fixed  []string      `json:"fixed"`            // ids of findings that hold no more
+	Open   []Left        `json:"open,omitempty"`   // findings that still fail, or cannot be decided, and why
+	Judged bool          `json:"judged"`           // it was read and judged again; where not, Unread says why
+	Unread string        `json:"unread,omitempty"` // why it was not
+	Writes int           `json:"writes"`
+	Undo   string        `json:"undo,omitempty"` // the undo file, where something was written down
+}
+
+// Complete tells whether everything that the plan was asked for holds no more.
+func (o Outcome) Complete() bool {
+	return o.Judged && len(o.Open) == 0 && !slices.ContainsFunc(o.Steps, func(s StepOutcome) bool {
+		return s.State == StepFailed || s.State == StepPartly || s.State == StepSkipped
+	})
+}
+
+// refusals is how often a place that somebody else writes at the same time is read and decided again, before single rules are deleted
+// (DESIGN 5) and the rest is given up.
+const refusals = 6
+
+// again does one until it has nothing more to write or fails for good. one reads, decides and writes; it tells whether it sent
+// something. After a write it is asked once more, because only reading shows what stands.
+func (f *Fixer) again(ctx context.Context, one func() (sent bool, err error)) error {
+	for try := 1; ; try++ {
+		sent, err := one()
+		if err == nil && !sent {
+			return nil
+		}
+		if err == nil {
+			if try >= refusals {
+				return access.Errorf(access.CodeConflict, "it was written %d times, and does not stay as it was written", try).
+					WithHint("somebody else writes it too: look at its activity log, then run fix again")
+			}
+			continue
+		}
+		var refused *access.Error
+		if errors.As(err, &refused) || ctx.Err() != nil || try >= refusals {
+			return err
+		}
+		switch azure.Classify(err) {
+		case azure.Precondition, azure.Superseded, azure.UnknownOutcome, azure.Busy, azure.Conflict, azure.Aborted:
+		default:
+			return err
+		}
+		wait := max(azure.RetryAfter(err), time.Duration(try)*retryStep)
+		if azure.Classify(err) == azure.Precondition || azure.Classify(err) == azure.Aborted {
+			wait = 0
+		}
+		if wait > 0 {
+			select {
+			case <-f.c.Clock.After(wait):
+			case <-ctx.Done():
+				return err
+			}
+		}
+	}
+}
+
+const retryStep = 200 * time.Millisecond
+
+// Apply carries a plan out: what was confirmed, and nothing else. Places are written at the same time, within Options.Parallel, each
+// with as few writes as it can hold; progress, which may be nil, is told of each step that ends. Then everything is read again and
+// judged again.
+//
+// When ctx ends, what has begun is finished or left whole, what has not begun is skipped, and the outcome says so. It returns an
+// error only where nothing was done.
+func (f *Fixer) Apply(ctx context.Context, p Plan, progress func(StepOutcome)) (Outcome, error) {
+	out := Outcome{Steps: make([]StepOutcome, len(p.Steps)), Fixed: []string{}}
+	for _, s := range p.Steps {
+		for _, c := range s.Changes {
+			if (c.Kind == "narrow" || c.Kind == "move") && f.c.Undo == "" {
+				return out, invalid("undo", "rule %s of somebody else's is narrowed only where its original is kept, and no undo file was named", "name one with --undo FILE", c.Rule)
+			}
+		}
+	}
+	var mu sync.Mutex
+	run := func(i int) {
+		s := &p.Steps[i]
+		so := StepOutcome{Step: s.ID, Title: s.Title}
+		if ctx.Err() != nil {
+			so.State, so.Error, so.Hint = StepSkipped, "it was broken off before this step", "run fix again: it goes on with what is left"
+		} else {
+			f.step(ctx, p, s, &so)
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		out.Steps[i] = so
+		if progress != nil {
+			progress(so)
+		}
+	}
+	// Protections write to groups themselves: one after another, before the groups.
+	rest := 0
+	for rest < len(p.Steps) && p.Steps[rest].Kind == Protection {
+		run(rest)
+		rest++
+	}
+	slots := make(chan struct{}, p.options.Parallel)
+	var wg sync.WaitGroup
+	for i := rest; i < len(p.Steps); i++ {
+		slots <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-slots }()
+			run(i)
+		})
+	}
+	wg.Wait()
+	for _, s := range out.Steps {
+		out.Writes += s.Writes
+	}
+	if f.rec.n > 0 {
+		out.Undo = f.c.Undo
+	}
+	f.judge(ctx, p, &out)
+	return out, nil
+}
+
+func (f *Fixer) step(ctx context.Context, p Plan, s *Step, so *StepOutcome) {
+	var err error
+	switch s.Kind {
+	case Protection:
+		err = f.applyProtection(ctx, s, so)
+	case JITPolicyStep:
+		err = f.applyPolicy(ctx, s, so)
+	case GroupStep:
+		err = f.applyGroup(ctx, p.options, s, so)
+	default:
+		err = f.applyEvents(ctx, s, so)
+	}
+	switch {
+	case err != nil:
+		e := azure.UserError(err)
+		so.State, so.Error, so.Hint = StepFailed, e.Message, e.Hint
+		if so.Wrote {
+			so.State = StepPartly
+		}
+		if ctx.Err() != nil {
+			so.Hint = "it was broken off; run fix again: it goes on from what stands"
+		}
+	case len(so.unmet) > 0:
+		so.State = StepPartly
+		if !so.Wrote {
+			so.State = StepFailed
+		}
+		so.Error, so.Hint = so.unmet[0].Why, so.unmet[0].Next
+	case so.Wrote:
+		so.State = StepDone
+	default:
+		so.State = StepNothing
+	}
+}
+
+// applyGroup makes one group what the step says: everything in one conditional write, decided on what it holds at that moment.
+func (f *Fixer) applyGroup(ctx context.Context, o Options, s *Step, so *StepOutcome) error {
+	key := azure.Key(s.Resource)
+	var last *group
+	refused := 0
+	err := f.again(ctx, func() (bool, error) {
+		n, err := f.c.Azure.NSG(ctx, s.Resource)
+		if err != nil {
+			return false, err
+		}
+		now := f.c.Clock.Now()
+		removing := map[string]bool{}
+		for name := range s.removing {
+			h, ours := enforce.ParseName(name)
+			if !ours || h.Kind != enforce.KindAllow || !now.Before(h.End) {
+				removing[name] = true
+			}
+		}
+		g := newGroup(n, removing, s.consents, now)
+		last = g
+		gs := groups{key: g}
+		so.unmet = nil
+		for _, nd := range s.needs {
+			if why := gs.place(key, nd); why != nil {
+				for _, id := range nd.findings {
+					so.unmet = append(so.unmet, Left{Finding: id, Resource: s.Resource, Why: why.why, Next: why.next})
+				}
+			}
+		}
+		changes := g.changes()
+		if len(changes) == 0 {
+			return false, nil
+		}
+		var es []entry
+		for _, c := range changes {
+			es = append(es, entry{Kind: kindRule, Resource: s.Resource, Name: c.Rule, Before: string(c.before), After: string(c.after)})
+			if f.c.Undo == "" && (c.Kind == "narrow" || c.Kind == "move") {
+				return false, invalid("undo", "rule %s of somebody else's is narrowed only where its original is kept, and no undo file was named", "name one with --undo FILE", c.Rule)
+			}
+		}
+		if err := f.rec.keep(es...); err != nil {
+			return false, err
+		}
+		body := n.WithRules(g.rules)
+		live := liveUntil(g)
+		so.Writes++
+		_, err = f.c.Azure.PutNSG(ctx, body, func() error {
+			// A grant that ended while this waited: what is about to be sent would bring its rule back, if the write were late enough.
+			if !live.IsZero() && !f.c.Clock.Now().Before(live) {
+				return errEnded
+			}
+			return ctx.Err()
+		})
+		if err == nil || azure.Classify(err) == azure.UnknownOutcome {
+			so.Wrote, so.Changes = true, changes
+		}
+		switch azure.Classify(err) {
+		case azure.Precondition, azure.Superseded, azure.Busy, azure.Conflict:
+			refused++
+		}
+		return true, err
+	})
+	if err == nil || last == nil || len(s.removing) == 0 || ctx.Err() != nil {
+		return err
+	}
+	if c := azure.Classify(err); c != azure.Locked && refused < 3 {
+		return err
+	}
+	// What is past its end goes, even where the whole group cannot be written (P2).
+	for _, name := range slices.Sorted(maps.Keys(s.removing)) {
+		r, ok := last.read.Rule(name)
+		if !ok {
+			continue
+		}
+		if kerr := f.rec.keep(entry{Kind: kindRule, Resource: s.Resource, Name: r.Name, Before: string(r.Raw)}); kerr != nil {
+			return kerr
+		}
+		so.Writes++
+		if derr := f.c.Azure.DeleteRule(ctx, s.Resource, r.Name); derr != nil {
+			return derr
+		}
+		so.Wrote = true
+		so.Changes = append(so.Changes, Change{Kind: "remove", Rule: r.Name, Priority: r.Priority, Access: r.Access, Summary: words(r)})
+	}
+	if len(s.needs) > 0 {
+		return err
+	}
+	return nil
+}
+
+var errEnded = errors.New("a grant ended meanwhile")
+
+// liveUntil is the earliest end of the grants whose rules are in the group, zero when there is none.
+func liveUntil(g *group) time.Time {
+	var out time.Time
+	for _, r := range g.rules {
+		if h, ok := enforce.ParseName(r.Name); ok && h.Kind == enforce.KindAllow && g.now.Before(h.End) && (out.IsZero() || h.End.Before(out)) {
+			out = h.End
+		}
+	}
+	return out
+}
+
+// judge reads everything again and says what holds no more.
+func (f *Fixer) judge(ctx context.Context, p Plan, out *Outcome) {
+	why := map[string]Left{}
+	for _, l := range p.Left {
+		if _, ok := why[l.Finding]; !ok {
+			why[l.Finding] = l
+		}
+	}
+	for i, s := range out.Steps {
+		for _, l := range s.unmet {
+			why[l.Finding] = l
+		}
+		for _, id := range p.Steps[i].Findings {
+			if s.Error != "" {
+				why[id] = Left{Why: s.Error, Next: s.Hint}
+			} else if _, ok := why[id]; !ok && len(s.Notes) > 0 {
+				why[id] = Left{Why: strings.Join(s.Notes, "; ")}
+			}
+		}
+	}
+	ids := slices.Sorted(maps.Keys(p.asked))
+	stay := func(x scan.Finding, l Left) {
+		l.Finding, l.Rule, l.Resource = x.ID, x.Rule, x.Resource
+		out.Open = append(out.Open, l)
+	}
+	unread := func(err error) {
+		out.Unread = azure.UserError(err).Message
+		for _, id := range ids {
+			if slices.Contains(p.Passes, id) {
+				out.Fixed = append(out.Fixed, id)
+				continue
+			}
+			l := why[id]
+			if l.Why == "" {
+				l = Left{Why: "it was written, and could not be read again", Next: "run curfew scan"}
+			}
+			stay(p.asked[id], l)
+		}
+	}
+	if len(ids) == 0 {
+		out.Judged = true
+		return
+	}
+	if err := ctx.Err(); err != nil {
+		unread(fmt.Errorf("it was broken off: %w", err))
+		return
+	}
+	e, err := f.c.Read(ctx, p.subscriptions)
+	if err != nil {
+		unread(err)
+		return
+	}
+	out.Judged = true
+	now := map[string]scan.Finding{}
+	for _, x := range f.c.Judge(e) {
+		now[x.ID] = x
+	}
+	for _, id := range ids {
+		x, ok := now[id]
+		if !ok || x.Status == scan.Pass || x.Status == scan.NotApplicable {
+			out.Fixed = append(out.Fixed, id)
+			continue
+		}
+		l := why[id]
+		if l.Why == "" {
+			l = Left{Why: "after the write: " + x.Reason, Next: "run curfew scan explain, and fix again"}
+		}
+		stay(x, l)
+	}
+}
+
+func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

@@ -1,0 +1,417 @@
+package fix
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/curfew-jit/curfew/api"
+	"github.com/curfew-jit/curfew/internal/azure"
+	"github.com/curfew-jit/curfew/internal/netsec"
+	"github.com/curfew-jit/curfew/internal/scan"
+	"github.com/curfew-jit/curfew/internal/scan/estate"
+)
+
+// StepKind says what a step writes to.
+type StepKind string
+
+// The kinds of steps, in the order in which they are carried out.
+const (
+	Protection    StepKind = "protection"     // just-in-time access is switched on, by protect
+	JITPolicyStep StepKind = "jit_policy"     // a policy of Defender
+	GroupStep     StepKind = "security_group" // one network security group
+	ScaleSetStep  StepKind = "scale_set"      // the model of a set, then its instances
+	MachineStep   StepKind = "machine"        // one machine's own scheduled events
+)
+
+// Step is what is done to one resource, in words that a person confirms.
+type Step struct {
+	ID       string   `json:"id"`
+	Kind     StepKind `json:"kind"`
+	Resource string   `json:"resource"` // id of what is written; of a protection, of its first machine
+	Title    string   `json:"title"`
+	Findings []string `json:"findings"` // ids of what it puts right
+	Changes  []Change `json:"changes,omitempty"`
+	Writes   []string `json:"writes"`          // what is written, in words
+	Keeps    []string `json:"keeps,omitempty"` // what stays reachable
+	Loses    []string `json:"loses,omitempty"` // who loses access
+	Notes    []string `json:"notes,omitempty"` // what it does not do, and what else is to be known
+
+	subscription string
+	needs        []need
+	removing     map[string]bool
+	consents     map[string]bool
+	protect      api.ProtectInput
+	already      map[string]bool // machines that were protected before, by key
+	policy       *policyWork
+	events       *eventsWork
+}
+
+// Left is a finding that is not put right, with the reason and the next step.
+type Left struct {
+	Finding  string      `json:"finding"`
+	Rule     scan.RuleID `json:"rule"`
+	Resource string      `json:"resource"`
+	Why      string      `json:"why"`
+	Next     string      `json:"next,omitempty"`
+}
+
+// Plan is everything that would be done, decided before anything is.
+type Plan struct {
+	At     time.Time `json:"at"`
+	Steps  []Step    `json:"steps"`
+	Left   []Left    `json:"left,omitempty"`   // what no step puts right
+	Passes []string  `json:"passes,omitempty"` // ids of findings that hold no more: there is nothing to do
+	Notes  []string  `json:"notes,omitempty"`
+	Digest string    `json:"digest"` // of the steps: two plans that would do the same have the same
+
+	asked         map[string]scan.Finding
+	subscriptions []string
+	options       Options
+}
+
+// builder gathers a plan.
+type builder struct {
+	f      *Fixer
+	o      Options
+	now    time.Time
+	e      *estate.Estate
+	plan   *Plan
+	groups groups
+	steps  map[string]*Step // of groups, by key
+	order  []*Step
+	nsgErr map[string]error
+}
+
+// Plan decides what would put the findings right, on what the resource providers say now. It writes nothing. Its error means that
+// nothing could be decided; what cannot be put right is in the plan, with the reason.
+func (f *Fixer) Plan(ctx context.Context, findings []scan.Finding, o Options) (Plan, error) {
+	o, err := o.normal()
+	if err != nil {
+		return Plan{}, err
+	}
+	p := Plan{At: f.c.Clock.Now(), Steps: []Step{}, asked: map[string]scan.Finding{}, options: o}
+	for _, x := range findings {
+		if x.Status != scan.Fail {
+			continue
+		}
+		p.asked[x.ID] = x
+		if !slices.ContainsFunc(p.subscriptions, func(s string) bool { return strings.EqualFold(s, x.Subscription) }) {
+			p.subscriptions = append(p.subscriptions, x.Subscription)
+		}
+	}
+	slices.Sort(p.subscriptions)
+	b := &builder{f: f, o: o, now: p.At, plan: &p, groups: groups{}, steps: map[string]*Step{}, nsgErr: map[string]error{}}
+	if len(p.asked) > 0 {
+		if b.e, err = f.c.Read(ctx, p.subscriptions); err != nil {
+			return Plan{}, err
+		}
+		if err := b.build(ctx); err != nil {
+			return Plan{}, err
+		}
+	}
+	p.Digest = digest(p.Steps)
+	return p, nil
+}
+
+func digest(steps []Step) string {
+	b, _ := json.Marshal(steps) // strings, numbers and lists of them
+	sum := sha256.Sum256(b)
+	return hex.EncodeToString(sum[:16])
+}
+
+func (b *builder) left(x scan.Finding, next, format string, args ...any) {
+	b.plan.Left = append(b.plan.Left, Left{Finding: x.ID, Rule: x.Rule, Resource: x.Resource, Why: fmt.Sprintf(format, args...), Next: next})
+}
+
+func (b *builder) build(ctx context.Context) error {
+	fresh := map[string]scan.Finding{}
+	for _, x := range b.f.c.Judge(b.e) {
+		fresh[x.ID] = x
+	}
+	var todo []scan.Finding
+	for id, was := range b.plan.asked {
+		x, ok := fresh[id]
+		switch {
+		case !ok || x.Status == scan.Pass || x.Status == scan.NotApplicable:
+			b.plan.Passes = append(b.plan.Passes, id)
+		case x.Status == scan.Unknown:
+			b.left(was, "make it readable, and run fix again", "it cannot be decided on what Azure says now: %s", x.Reason)
+		default:
+			todo = append(todo, x)
+		}
+	}
+	slices.Sort(b.plan.Passes)
+	slices.SortFunc(todo, func(x, y scan.Finding) int {
+		return cmp.Or(cmp.Compare(azure.Key(x.Resource), azure.Key(y.Resource)), cmp.Compare(x.Rule, y.Rule))
+	})
+	by := map[scan.RuleID][]scan.Finding{}
+	for _, x := range todo {
+		by[x.Rule] = append(by[x.Rule], x)
+	}
+	// What is removed first, so that its priorities count as free; then what shuts a whole group, which may be enough for its machines.
+	for _, r := range []scan.RuleID{scan.RuleOverdue, scan.RuleOrphaned} {
+		for _, x := range by[r] {
+			b.removal(ctx, x)
+		}
+	}
+	covered, err := b.protections(ctx, by)
+	if err != nil {
+		return err
+	}
+	for _, x := range by[scan.NSGRuleBroad] {
+		b.wholeGroup(ctx, x)
+	}
+	for _, x := range by[scan.VMPortExposed] {
+		if !covered[x.ID] {
+			b.machine(ctx, x)
+		}
+	}
+	b.policies(ctx, by[scan.JITPolicyBroad])
+	b.sets(ctx, slices.Concat(by[scan.VMSSTerminateOff], by[scan.VMSSTerminateShort]))
+	b.finish()
+	return nil
+}
+
+// group reads a group from its provider, once in a plan.
+func (b *builder) group(ctx context.Context, id string) (*Step, *group, error) {
+	key := azure.Key(id)
+	if err := b.nsgErr[key]; err != nil {
+		return nil, nil, err
+	}
+	if s := b.steps[key]; s != nil {
+		return s, b.groups[key], nil
+	}
+	n, err := b.f.c.Azure.NSG(ctx, id)
+	if err != nil {
+		b.nsgErr[key] = err
+		return nil, nil, err
+	}
+	parsed, err := azure.ParseID(id)
+	if err != nil {
+		b.nsgErr[key] = err
+		return nil, nil, err
+	}
+	s := &Step{Kind: GroupStep, Resource: n.ID, subscription: parsed.Subscription, removing: map[string]bool{}, consents: consents(b.o.ReplaceRules, id)}
+	b.steps[key], b.groups[key] = s, newGroup(n, s.removing, s.consents, b.now)
+	b.order = append(b.order, s)
+	return s, b.groups[key], nil
+}
+
+func (s *Step) finding(id string) {
+	if !slices.Contains(s.Findings, id) {
+		s.Findings = append(s.Findings, id)
+	}
+}
+
+// wholeGroup shuts the management ports of a group to the Internet, whatever is behind it.
+func (b *builder) wholeGroup(ctx context.Context, x scan.Finding) {
+	s, g, err := b.group(ctx, x.Resource)
+	if err != nil {
+		b.unread(x, err)
+		return
+	}
+	for _, port := range b.portsOf(x) {
+		n := need{findings: []string{x.ID}, what: fmt.Sprintf("port %d of anything behind %s", port, azure.IDName(x.Resource)), port: port}
+		for _, d := range representatives(g, port) {
+			n.checks = append(n.checks, check{dest: d, path: netsec.Path{NIC: b.compiled(g)}, name: "the rules of " + azure.IDName(x.Resource)})
+		}
+		if len(n.checks) == 0 {
+			continue
+		}
+		if why := b.groups.place(azure.Key(s.Resource), n); why != nil {
+			b.left(x, why.next, "%s", why.why)
+			return
+		}
+		s.needs = append(s.needs, n)
+		s.finding(x.ID)
+	}
+	if !slices.Contains(s.Findings, x.ID) {
+		b.left(x, "look at its rules by hand", "no address was found behind %s that its rules let the Internet in to", azure.IDName(x.Resource))
+	}
+}
+
+func (b *builder) compiled(g *group) *netsec.Compiled {
+	return netsec.Compile(netsec.Group{ID: g.read.ID, Name: g.read.Name}, netsec.Env{})
+}
+
+// representatives are addresses that stand for everything which the group's allow rules let the Internet in to on the port: one of
+// each destination that is named, and some that no rule names.
+func representatives(g *group, port uint16) []netip.Addr {
+	out := []netip.Addr{netip.MustParseAddr("10.254.253.252"), netip.MustParseAddr("fd00:cafe::4")}
+	for _, r := range g.rules {
+		if !r.Inbound() || !strings.EqualFold(r.Access, "Allow") || !slices.ContainsFunc(r.DestinationPorts, func(t string) bool {
+			p, err := netsec.ParsePortRange(t)
+			return err == nil && p.Contains(port)
+		}) {
+			continue
+		}
+		for _, d := range r.DestinationPrefixes {
+			if p, ok := netsec.ParsePrefix(d); ok && p.Bits() > 0 && len(out) < 256 && !slices.Contains(out, p.Masked().Addr()) {
+				out = append(out, p.Masked().Addr())
+			}
+		}
+	}
+	return out
+}
+
+// portsOf are the ports that a finding is about.
+func (b *builder) portsOf(x scan.Finding) []uint16 {
+	var out []uint16
+	for _, p := range x.Evidence.Ports {
+		if (p.Exposure == scan.ExposedInternet || p.Exposure == "") && !slices.Contains(out, p.Port) {
+			out = append(out, p.Port)
+		}
+	}
+	if len(out) == 0 {
+		out = b.o.Ports
+	}
+	return out
+}
+
+func (b *builder) unread(x scan.Finding, err error) {
+	e := azure.UserError(err)
+	b.left(x, e.Hint, "%s", e.Message)
+}
+
+// machine shuts exposed ports of one machine to the Internet, at each address by which they are reached.
+func (b *builder) machine(ctx context.Context, x scan.Finding) {
+	vm, ok := b.e.VM(x.Resource)
+	if !ok {
+		b.left(x, "scan again", "the machine is not there any more")
+		return
+	}
+	for _, port := range b.portsOf(x) {
+		needs := map[netip.Addr]*need{}
+		var addrs []netip.Addr
+		for _, w := range b.e.Ways(vm, netsec.TCP, port) {
+			if w.Kind == estate.VirtualNetwork || !w.Reach.Exposed() {
+				continue
+			}
+			if w.Kind == estate.FirewallDNAT {
+				b.left(x, "take the rule out, or narrow its sources: "+w.Via, "port %d of %s is reached through a DNAT rule of Azure Firewall, behind which its security groups see the firewall and not the Internet", port, x.Name)
+				continue
+			}
+			n := needs[w.Dest]
+			if n == nil {
+				n = &need{findings: []string{x.ID}, what: fmt.Sprintf("port %d of %s (%s)", w.Port, x.Name, w.Dest), dest: w.Dest, port: w.Port}
+				needs[w.Dest] = n
+				addrs = append(addrs, w.Dest)
+			}
+			n.checks = append(n.checks, check{dest: w.Dest, path: w.Path, name: wayWords(w)})
+		}
+		for _, a := range addrs {
+			if !b.shut(ctx, x, *needs[a]) {
+				return
+			}
+		}
+	}
+}
+
+func wayWords(w estate.Way) string {
+	switch w.Kind {
+	case estate.PublicIP:
+		return "its public address " + w.Address.String()
+	case estate.LBRule, estate.NATRule:
+		return fmt.Sprintf("load balancer rule %s (%s:%d)", azure.IDName(w.Via), w.Address, w.FrontendPort)
+	}
+	return string(w.Kind)
+}
+
+// shut places a need in one of the groups on its way: where one does without consent, else where a person consented.
+func (b *builder) shut(ctx context.Context, x scan.Finding, n need) bool {
+	var ids []string
+	for _, c := range n.checks {
+		for _, l := range []*netsec.Compiled{c.path.Subnet, c.path.NIC} {
+			if l != nil && !slices.ContainsFunc(ids, func(id string) bool { return azure.EqualID(id, l.ID) }) {
+				ids = append(ids, l.ID)
+			}
+		}
+	}
+	if len(ids) == 0 {
+		b.left(x, fmt.Sprintf("curfew fix --rule %s makes a group: curfew protect %s --create-nsg", scan.VMNoNSG, x.Resource), "%s has no network security group in which a deny could stand", x.Name)
+		return false
+	}
+	var why []*obstacle
+	for _, id := range ids {
+		if _, _, err := b.group(ctx, id); err != nil {
+			e := azure.UserError(err)
+			why = append(why, &obstacle{e.Message, e.Hint})
+		}
+	}
+	for _, withConsent := range []bool{false, true} {
+		for _, id := range ids {
+			key := azure.Key(id)
+			g, s := b.groups[key], b.steps[key]
+			if g == nil {
+				continue
+			}
+			if !withConsent {
+				if g.consents = nil; b.groups.place(key, n) != nil {
+					g.consents = s.consents
+					continue
+				}
+				g.consents = s.consents
+			} else if o := b.groups.place(key, n); o != nil {
+				why = append(why, o)
+				continue
+			}
+			s.needs = append(s.needs, n)
+			s.finding(x.ID)
+			return true
+		}
+	}
+	if len(why) == 0 {
+		why = append(why, &obstacle{"no group on its way could be read", "run fix again"})
+	}
+	b.left(x, why[0].next, "%s", why[0].why)
+	return false
+}
+
+// finish turns what was gathered for groups into words and sorts the steps.
+func (b *builder) finish() {
+	for _, s := range b.order {
+		g := b.groups[azure.Key(s.Resource)]
+		if s.Kind == GroupStep && g != nil {
+			s.Changes = g.changes()
+			if len(s.Changes) == 0 && len(s.Findings) == 0 {
+				continue
+			}
+			s.Title = "network security group " + azure.IDName(s.Resource)
+			adds := false
+			for _, c := range s.Changes {
+				s.Writes = append(s.Writes, fmt.Sprintf("%s rule %s (priority %d): %s", c.Kind, c.Rule, c.Priority, c.Summary))
+				adds = adds || c.Kind != "remove"
+			}
+			if adds {
+				s.Keeps = append(s.Keeps, "the virtual network and what is connected to it, Bastion, and load balancer probes: the deny names the Internet alone",
+					"every other port, and what rules before the deny let in")
+				for _, r := range g.rules {
+					if g.live(r) {
+						s.Keeps = append(s.Keeps, fmt.Sprintf("the window that %s holds open", r.Name))
+					}
+				}
+			}
+			s.Loses = append(s.Loses, g.gone...)
+		}
+		slices.Sort(s.Findings)
+		b.plan.Steps = append(b.plan.Steps, *s)
+	}
+	rank := []StepKind{Protection, JITPolicyStep, GroupStep, ScaleSetStep, MachineStep}
+	slices.SortStableFunc(b.plan.Steps, func(x, y Step) int {
+		return cmp.Or(cmp.Compare(slices.Index(rank, x.Kind), slices.Index(rank, y.Kind)), cmp.Compare(azure.Key(x.Resource), azure.Key(y.Resource)))
+	})
+	for i := range b.plan.Steps {
+		b.plan.Steps[i].ID = fmt.Sprintf("s%d", i+1)
+	}
+	slices.SortFunc(b.plan.Left, func(x, y Left) int {
+		return cmp.Or(cmp.Compare(azure.Key(x.Resource), azure.Key(y.Resource)), cmp.Compare(x.Rule, y.Rule), cmp.Compare(x.Why, y.Why))
+	})
+}

@@ -1,0 +1,299 @@
+package fix
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/curfew-jit/curfew/api"
+	"github.com/curfew-jit/curfew/internal/access"
+	"github.com/curfew-jit/curfew/internal/azure"
+	"github.com/curfew-jit/curfew/internal/enforce"
+	"github.com/curfew-jit/curfew/internal/netsec"
+	"github.com/curfew-jit/curfew/internal/scan"
+)
+
+// protections plans just-in-time access: for machines that lack it, for those where it is bypassed, and for those without a group. It
+// returns the findings that are covered by it.
+func (b *builder) protections(ctx context.Context, by map[scan.RuleID][]scan.Finding) (map[string]bool, error) {
+	type job struct {
+		findings []scan.Finding
+		ports    map[uint16]bool
+		create   bool
+	}
+	jobs := map[string]*job{}
+	covered := map[string]bool{}
+	for _, r := range []scan.RuleID{scan.VMJITMissing, scan.VMJITIneffective, scan.VMNoNSG, scan.VMPortExposed} {
+		for _, x := range by[r] {
+			key := azure.Key(x.Resource)
+			j := jobs[key]
+			if r == scan.VMPortExposed && j == nil && !b.o.ShutVirtualNetwork {
+				continue // a deny to the Internet alone is enough
+			}
+			if j == nil {
+				j = &job{ports: map[uint16]bool{}}
+				jobs[key] = j
+			}
+			j.findings = append(j.findings, x)
+			j.create = j.create || r == scan.VMNoNSG
+			for _, p := range x.Evidence.Ports {
+				if r == scan.VMPortExposed && p.Exposure != scan.ExposedInternet || r == scan.VMJITMissing && p.ProtectedBy != "" {
+					continue
+				}
+				if r != scan.VMNoNSG || p.Exposure == scan.ExposedInternet {
+					j.ports[p.Port] = true
+				}
+			}
+		}
+	}
+	inputs := map[string]*api.ProtectInput{}
+	of := map[string][]scan.Finding{}
+	for _, key := range slices.Sorted(maps.Keys(jobs)) {
+		j := jobs[key]
+		ports := slices.Sorted(maps.Keys(j.ports))
+		if b.o.Backend == Defender && !j.create {
+			for _, x := range j.findings {
+				if x.Rule == scan.VMPortExposed || x.Rule == scan.VMJITIneffective {
+					continue // a policy does not shut what an earlier allow lets in: a deny does
+				}
+				if len(ports) > 0 && b.defender(x, ports) {
+					covered[x.ID] = true
+				}
+			}
+			for _, x := range j.findings {
+				if x.Rule == scan.VMJITIneffective {
+					b.machine(ctx, x)
+				}
+			}
+			continue
+		}
+		if b.f.c.Protect == nil {
+			for _, x := range j.findings {
+				if x.Rule != scan.VMPortExposed {
+					b.left(x, "curfew protect "+x.Resource, "just-in-time access is switched on by protect, which this run cannot use")
+				}
+			}
+			continue
+		}
+		in := api.ProtectInput{CreateNSG: j.create}
+		for _, p := range ports {
+			in.Ports = append(in.Ports, api.ProtectedPort{Port: api.Ports{First: p, Last: p}, Protocol: api.Protocol(access.TCP)})
+		}
+		if !b.o.ShutVirtualNetwork {
+			for _, p := range b.network(j.findings[0].Resource) {
+				in.Exemptions = append(in.Exemptions, api.Exemption{Name: "virtual-network", Source: p.String()})
+			}
+		}
+		for _, s := range b.o.ReplaceRules {
+			in.Replace = append(in.Replace, s)
+		}
+		k := fmt.Sprintf("%v %v %v", in.Ports, in.Exemptions, in.CreateNSG)
+		if inputs[k] == nil {
+			inputs[k] = &in
+		}
+		inputs[k].VMs = append(inputs[k].VMs, j.findings[0].Resource)
+		of[key] = j.findings
+	}
+	for _, k := range slices.Sorted(maps.Keys(inputs)) {
+		if err := b.protection(ctx, *inputs[k], of, covered); err != nil {
+			return nil, err
+		}
+	}
+	return covered, nil
+}
+
+// network is what the virtual network of a machine holds, itself and what is connected to it.
+func (b *builder) network(vmID string) []netip.Prefix {
+	vm, ok := b.e.VM(vmID)
+	if !ok {
+		return nil
+	}
+	var out []netip.Prefix
+	for _, w := range b.e.Ways(vm, netsec.TCP, 22) {
+		for _, ps := range [][]netip.Prefix{w.Path.VirtualNetwork, layerEnv(w.Path.Subnet).VirtualNetwork, layerEnv(w.Path.NIC).VirtualNetwork} {
+			for _, p := range ps {
+				if p = p.Masked(); p.Bits() > 0 && !slices.Contains(out, p) {
+					out = append(out, p)
+				}
+			}
+		}
+	}
+	slices.SortFunc(out, func(a, b netip.Prefix) int { return a.Compare(b) })
+	return out
+}
+
+func layerEnv(c *netsec.Compiled) netsec.Env {
+	if c == nil {
+		return netsec.Env{}
+	}
+	return c.Env()
+}
+
+// protection plans one call of protect, without the machines that it cannot protect.
+func (b *builder) protection(ctx context.Context, in api.ProtectInput, of map[string][]scan.Finding, covered map[string]bool) error {
+	for len(in.VMs) > 0 {
+		plan, err := b.f.c.Protect.PlanProtection(ctx, in)
+		if err != nil && len(in.VMs) > 1 { // one may spoil it for all
+			for _, vm := range in.VMs {
+				one := in
+				one.VMs = []string{vm}
+				if err := b.protection(ctx, one, of, covered); err != nil {
+					return err
+				}
+			}
+			return nil
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		bad := map[string][2]string{}
+		if err != nil {
+			e := azure.UserError(err)
+			bad[azure.Key(in.VMs[0])] = [2]string{e.Message, e.Hint}
+		}
+		for _, v := range plan.VMs {
+			if v.Error != "" {
+				bad[azure.Key(v.VM.ID)] = [2]string{v.Error, v.Hint}
+			}
+		}
+		for _, p := range plan.Problems {
+			if p.VM != "" {
+				bad[azure.Key(p.VM)] = [2]string{p.Message, p.Hint}
+			}
+		}
+		var good []string
+		for _, vm := range in.VMs {
+			why, is := bad[azure.Key(vm)]
+			if !is {
+				good = append(good, vm)
+				continue
+			}
+			for _, x := range of[azure.Key(vm)] {
+				if x.Rule != scan.VMPortExposed { // a deny may still do for that one
+					b.left(x, why[1], "protect cannot do it: %s", why[0])
+				}
+			}
+		}
+		if len(good) < len(in.VMs) {
+			in.VMs = good
+			continue
+		}
+		b.order = append(b.order, b.protectStep(in, plan, of, covered))
+		return nil
+	}
+	return nil
+}
+
+func (b *builder) protectStep(in api.ProtectInput, plan api.ProtectPlan, of map[string][]scan.Finding, covered map[string]bool) *Step {
+	s := &Step{Kind: Protection, Resource: in.VMs[0], protect: in, already: map[string]bool{}, Title: fmt.Sprintf("just-in-time access for %d machines", len(in.VMs))}
+	if len(in.VMs) == 1 {
+		s.Title = "just-in-time access for " + azure.IDName(in.VMs[0])
+	}
+	if id, err := azure.ParseID(in.VMs[0]); err == nil {
+		s.subscription = id.Subscription
+	}
+	for _, c := range plan.Changes {
+		s.Writes = append(s.Writes, fmt.Sprintf("%s in %s: %s rule %s: %s", c.Kind, azure.IDName(c.Place), strings.ToLower(c.Access), c.Rule, c.Summary))
+	}
+	for _, v := range plan.VMs {
+		for _, e := range v.Exemptions {
+			s.Keeps = appendNew(s.Keeps, fmt.Sprintf("%s: %s (%s)", v.VM.Name, e.Source, e.Name))
+		}
+		for _, l := range v.Loses {
+			s.Loses = appendNew(s.Loses, fmt.Sprintf("%s: %s on port %v, by %s", v.VM.Name, l.From, l.Port, l.Rule))
+		}
+	}
+	s.Notes = append(s.Notes, "ended by curfew unprotect, and by giving back with the undo file")
+	for _, vm := range in.VMs {
+		for _, x := range of[azure.Key(vm)] {
+			covered[x.ID] = true
+			s.finding(x.ID)
+			for _, p := range x.Evidence.Ports {
+				s.already[azure.Key(vm)] = s.already[azure.Key(vm)] || p.ProtectedBy == "curfew"
+			}
+		}
+	}
+	return s
+}
+
+// applyProtection asks protect to do what was planned.
+func (f *Fixer) applyProtection(ctx context.Context, s *Step, out *StepOutcome) error {
+	plan, err := f.c.Protect.PlanProtection(ctx, s.protect)
+	if err != nil {
+		return err
+	}
+	if len(plan.Changes) == 0 {
+		return nil
+	}
+	var es []entry
+	for _, vm := range s.protect.VMs {
+		if s.already[azure.Key(vm)] {
+			continue // undoing is not to end what stood before
+		}
+		es = append(es, entry{Kind: kindProtect, Resource: vm})
+	}
+	if err := f.rec.keep(es...); err != nil {
+		return err
+	}
+	in := s.protect
+	in.Digest = plan.Digest
+	out.Wrote = true
+	out.Writes += len(placesOf(plan))
+	done, err := f.c.Protect.Protect(ctx, in)
+	if err != nil {
+		return err
+	}
+	for _, v := range done.VMs {
+		if v.Error != "" {
+			return access.Errorf(access.CodeConflict, "%s: %s", v.VM.Name, v.Error).WithHint("%s", v.Hint)
+		}
+	}
+	for _, p := range done.Problems {
+		return access.Errorf(access.CodeConflict, "%s", p.Message).WithHint("%s", p.Hint)
+	}
+	return nil
+}
+
+func placesOf(p api.ProtectPlan) map[string]bool {
+	out := map[string]bool{}
+	for _, c := range p.Changes {
+		out[azure.Key(c.Place)] = true
+	}
+	return out
+}
+
+// removal plans that a rule past its end, or without an owner, is taken out: ours by its name, Defender's with consent.
+func (b *builder) removal(ctx context.Context, x scan.Finding) {
+	for _, r := range x.Evidence.Rules {
+		s, g, err := b.group(ctx, r.NSG)
+		if err != nil {
+			b.unread(x, err)
+			continue
+		}
+		have, ok := g.read.Rule(r.Rule)
+		if !ok {
+			continue
+		}
+		h, ours := enforce.ParseName(have.Name)
+		switch {
+		case ours && h.Kind == enforce.KindAllow && b.now.Before(h.End):
+			b.left(x, "run fix again after its end", "%s has an end that is still to come", have.Name)
+			continue
+		case ours:
+		case isDefenderAllow(have) && x.Rule == scan.RuleOverdue:
+			if !consents(b.o.RemoveDefender, r.NSG)[strings.ToLower(have.Name)] {
+				b.left(x, fmt.Sprintf("consent to it: --remove-defender-rule %s/%s", azure.IDName(r.NSG), have.Name), "Defender wrote %s, and it is Defender's to remove", have.Name)
+				continue
+			}
+		default:
+			b.left(x, "look at the rule, and remove it by hand", "%s is not ours by its name", have.Name)
+			continue
+		}
+		s.removing[strings.ToLower(have.Name)] = true
+		g.become(newGroup(g.read, s.removing, s.consents, b.now))
+		s.finding(x.ID)
+	}
+}
