@@ -72,7 +72,9 @@ type Options struct {
 }
 
 // DefaultUndo is the undo file that is written where none is named.
-func DefaultUndo(now time.Time) string { return "curfew-fix-" + now.UTC().Format("20060102T150405Z") + ".undo" }
+func DefaultUndo(now time.Time) string {
+	return "curfew-fix-" + now.UTC().Format("20060102T150405Z") + ".undo"
+}
 
 // Fixer plans and applies. Its methods may be called one after another.
 type Fixer struct {

@@ -254,7 +254,7 @@ func (g *group) with(n need, priority int) (*group, error) {
 		dest = n.dest.String()
 	}
 	out.rules = append(out.rules, azure.SecurityRule{Name: g.freeName(denyPrefix + strconv.Itoa(int(n.port))), Priority: priority, Direction: "Inbound", Access: "Deny",
-		Protocol: "Tcp", Description: denyText, SourcePrefixes: []string{"Internet"}, DestinationPrefixes: []string{dest}, DestinationPorts: []string{strconv.Itoa(int(n.port))}})
+		Protocol: "Tcp", Description: denyText, SourcePorts: []string{"*"}, SourcePrefixes: []string{"Internet"}, DestinationPrefixes: []string{dest}, DestinationPorts: []string{strconv.Itoa(int(n.port))}})
 	return out, nil
 }
 

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"time"
 
+	"go4.org/netipx"
+
 	"github.com/curfew-jit/curfew/api"
 	"github.com/curfew-jit/curfew/internal/azure"
 	"github.com/curfew-jit/curfew/internal/netsec"
@@ -220,7 +222,7 @@ func (b *builder) wholeGroup(ctx context.Context, x scan.Finding) {
 	}
 	for _, port := range b.portsOf(x) {
 		n := need{findings: []string{x.ID}, what: fmt.Sprintf("port %d of anything behind %s", port, azure.IDName(x.Resource)), port: port}
-		for _, d := range representatives(g, port) {
+		for _, d := range representatives(g) {
 			n.checks = append(n.checks, check{dest: d, path: netsec.Path{NIC: b.compiled(g)}, name: "the rules of " + azure.IDName(x.Resource)})
 		}
 		if len(n.checks) == 0 {
@@ -242,20 +244,23 @@ func (b *builder) compiled(g *group) *netsec.Compiled {
 	return netsec.Compile(netsec.Group{ID: g.read.ID, Name: g.read.Name}, netsec.Env{})
 }
 
-// representatives are addresses that stand for everything which the group's allow rules let the Internet in to on the port: one of
-// each destination that is named, and some that no rule names.
-func representatives(g *group, port uint16) []netip.Addr {
+// representatives are addresses that stand for every destination which the group's rules tell apart: the first of each that is named,
+// the one behind its end, and one that no rule names.
+func representatives(g *group) []netip.Addr {
 	out := []netip.Addr{netip.MustParseAddr("10.254.253.252"), netip.MustParseAddr("fd00:cafe::4")}
+	add := func(a netip.Addr) {
+		if a.IsValid() && len(out) < 1024 && !slices.Contains(out, a) {
+			out = append(out, a)
+		}
+	}
 	for _, r := range g.rules {
-		if !r.Inbound() || !strings.EqualFold(r.Access, "Allow") || !slices.ContainsFunc(r.DestinationPorts, func(t string) bool {
-			p, err := netsec.ParsePortRange(t)
-			return err == nil && p.Contains(port)
-		}) {
+		if !r.Inbound() {
 			continue
 		}
 		for _, d := range r.DestinationPrefixes {
-			if p, ok := netsec.ParsePrefix(d); ok && p.Bits() > 0 && len(out) < 256 && !slices.Contains(out, p.Masked().Addr()) {
-				out = append(out, p.Masked().Addr())
+			if p, ok := netsec.ParsePrefix(d); ok && p.Bits() > 0 {
+				add(p.Masked().Addr())
+				add(netipx.PrefixLastIP(p).Next())
 			}
 		}
 	}

@@ -288,6 +288,10 @@ func (b *builder) removal(ctx context.Context, x scan.Finding) {
 				b.left(x, fmt.Sprintf("consent to it: --remove-defender-rule %s/%s", azure.IDName(r.NSG), have.Name), "Defender wrote %s, and it is Defender's to remove", have.Name)
 				continue
 			}
+			if b.running(have) {
+				b.left(x, "run fix again when the request is over", "a request of Defender's may still run for %s", have.Name)
+				continue
+			}
 		default:
 			b.left(x, "look at the rule, and remove it by hand", "%s is not ours by its name", have.Name)
 			continue
@@ -296,4 +300,23 @@ func (b *builder) removal(ctx context.Context, x scan.Finding) {
 		g.become(newGroup(g.read, s.removing, s.consents, b.now))
 		s.finding(x.ID)
 	}
+}
+
+// running tells whether a request of Defender's that is not over may stand behind one of its rules: one for the rule's port, wherever
+// it is for. A request whose end could not be read counts.
+func (b *builder) running(r azure.SecurityRule) bool {
+	for _, p := range b.e.Policies() {
+		for _, q := range p.Requests {
+			if strings.EqualFold(q.Status, "Revoked") || !q.End.IsZero() && !b.now.Before(q.End) {
+				continue
+			}
+			if slices.ContainsFunc(r.DestinationPorts, func(t string) bool {
+				pr, err := netsec.ParsePortRange(t)
+				return err == nil && pr.Contains(uint16(q.Port))
+			}) && (len(q.Sources) == 0 || slices.ContainsFunc(q.Sources, func(s string) bool { return slices.Contains(r.SourcePrefixes, s) })) {
+				return true
+			}
+		}
+	}
+	return false
 }
