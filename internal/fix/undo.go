@@ -161,22 +161,27 @@ func (u *undoing) rules(ctx context.Context, es []entry) error {
 		rules, changed := slices.Clone(n.Rules), false
 		var back []Undone
 		kept = nil
-		for _, e := range es {
+		for _, c := range chains(es) {
+			e := c[len(c)-1]
 			before, had, err := ruleOf(e.Before)
 			if err != nil {
 				return false, err
 			}
-			after, has, err := ruleOf(e.After)
-			if err != nil {
-				return false, err
-			}
 			i := slices.IndexFunc(rules, func(r azure.SecurityRule) bool { return strings.EqualFold(r.Name, e.Name) })
+			ours, gone := false, false // it stands as one of our writes left it
+			for _, w := range c {
+				after, has, err := ruleOf(w.After)
+				if err != nil {
+					return false, err
+				}
+				ours, gone = ours || i >= 0 && has && sameRule(rules[i], after), gone || !has
+			}
 			keep := func(why, next string) { kept = append(kept, Kept{e.Resource, e.Name, why, next}) }
 			switch {
 			case i < 0 && !had, i >= 0 && had && sameRule(rules[i], before): // it stands as it was before
-			case i >= 0 && (!has || !sameRule(rules[i], after)):
+			case i >= 0 && !ours:
 				keep("somebody has changed the rule since", "look at it, and write it by hand if it should be as it was: its original is in the undo file")
-			case i < 0 && has:
+			case i < 0 && !gone:
 				keep("somebody has removed the rule since", "write it by hand if it should be there: its original is in the undo file")
 			case i >= 0 && !had:
 				rules = slices.Delete(rules, i, i+1)
@@ -193,7 +198,7 @@ func (u *undoing) rules(ctx context.Context, es []entry) error {
 				rules = append(rules, before)
 				back, changed = append(back, Undone{e.Resource, e.Name, "the rule is put back"}), true
 			default:
-				if before.Priority != after.Priority && taken(slices.Delete(slices.Clone(rules), i, i+1), before) {
+				if before.Priority != rules[i].Priority && taken(slices.Delete(slices.Clone(rules), i, i+1), before) {
 					keep(fmt.Sprintf("priority %d is taken by another rule now", before.Priority), "free it, and undo again")
 					continue
 				}
@@ -224,6 +229,22 @@ func (u *undoing) rules(ctx context.Context, es []entry) error {
 	return u.note(slices.DeleteFunc(slices.Clone(es), func(e entry) bool {
 		return slices.ContainsFunc(kept, func(k Kept) bool { return k.Name == e.Name })
 	}))
+}
+
+// chains divides entries, latest first, by the rule that they are about. What stood before the oldest is what is given back.
+func chains(es []entry) [][]entry {
+	var out [][]entry
+	at := map[string]int{}
+	for _, e := range es {
+		k := strings.ToLower(e.Name)
+		i, ok := at[k]
+		if !ok {
+			i, at[k] = len(out), len(out)
+			out = append(out, nil)
+		}
+		out[i] = append(out[i], e)
+	}
+	return out
 }
 
 func taken(rules []azure.SecurityRule, r azure.SecurityRule) bool {
