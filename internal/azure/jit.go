@@ -9,10 +9,7 @@ import (
 	"net/http"
 )
 
-const (
-	jitType    = "Microsoft.Security/locations/jitNetworkAccessPolicies"
-	jitVersion = "2020-01-01" // SPEC-JIT: the newest
-)
+const jitType = "Microsoft.Security/locations/jitNetworkAccessPolicies"
 
 // JITPolicy is a just-in-time policy of Defender for Cloud. It has no etag: whoever writes reads just before and again after.
 type JITPolicy struct {

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -383,7 +384,7 @@ func TestUndo(t *testing.T) {
 	}
 	after := w.plain()
 	u, err := w.fixer().Undo(t.Context(), true)
-	if err != nil || len(u.Done) != 3 || w.plain() != after {
+	if err != nil || len(u.Done) != 6 || w.plain() != after {
 		t.Fatalf("a dry run: %v, %s", err, show(u))
 	}
 	u, err = w.fixer().Undo(t.Context(), false)
@@ -455,4 +456,11 @@ func TestDamagedUndoFile(t *testing.T) {
 	if u, err = w.fixer().Undo(t.Context(), false); err != nil || len(u.Done) != 0 {
 		t.Errorf("after a torn line that was ended: %v, %s", err, show(u))
 	}
+}
+
+func prefixes(ss ...string) (out []netip.Prefix) {
+	for _, s := range ss {
+		out = append(out, netip.MustParsePrefix(s))
+	}
+	return out
 }
