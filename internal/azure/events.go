@@ -33,7 +33,9 @@ type ScaleSet struct {
 }
 
 // Flexible tells whether the set's instances are virtual machines of their own.
-func (s ScaleSet) Flexible() bool { return strings.EqualFold(s.Properties.OrchestrationMode, "Flexible") }
+func (s ScaleSet) Flexible() bool {
+	return strings.EqualFold(s.Properties.OrchestrationMode, "Flexible")
+}
 
 // Instance is an instance of a Uniform scale set.
 type Instance struct {

@@ -83,8 +83,10 @@ func (w *world) scan(rules ...scan.RuleID) []scan.Finding {
 
 type simClock struct{ s *sim.Sim }
 
-func (c simClock) Now() time.Time                         { return c.s.Now() }
-func (c simClock) After(d time.Duration) <-chan time.Time { return time.After(min(d, time.Millisecond)) }
+func (c simClock) Now() time.Time { return c.s.Now() }
+func (c simClock) After(d time.Duration) <-chan time.Time {
+	return time.After(min(d, time.Millisecond))
+}
 
 // fixer is a new run.
 func (w *world) fixer() *fix.Fixer {

@@ -194,7 +194,9 @@ func TestPlaceAtRandom(t *testing.T) {
 			reach := netsec.Path{NIC: after}.Reachable(nd.Dest, netsec.TCP, netsec.Port(nd.Port))
 			if why[i] == "" {
 				met++
-				open := reach.Except(func(p *netsec.PathPiece) bool { return p.Rule != nil && strings.Contains(p.Rule.Name, "JITRule") || strings.HasPrefix(p.Rule.Name, "curfew-allow") })
+				open := reach.Except(func(p *netsec.PathPiece) bool {
+					return p.Rule != nil && strings.Contains(p.Rule.Name, "JITRule") || strings.HasPrefix(p.Rule.Name, "curfew-allow")
+				})
 				if open.Exposed() {
 					fail("port %d of %s is still open", nd.Port, nd.Dest)
 				}
