@@ -83,6 +83,12 @@ func (p *bicepParser) take(s string) bool {
 }
 
 func (p *bicepParser) declaration() {
+	if p.take("@description(") {
+		p.text()
+		if !p.take(")") || !p.space(true) {
+			p.fail("a decorator does not end")
+		}
+	}
 	kind := p.word()
 	name := p.word()
 	if kind != "output" {
@@ -99,6 +105,9 @@ func (p *bicepParser) declaration() {
 			p.fail("no type with a version")
 		}
 		p.take("existing")
+	case "param":
+		p.word()
+		return
 	case "output":
 		p.word()
 	case "var":

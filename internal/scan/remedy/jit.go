@@ -38,14 +38,14 @@ func (p *plan) jitMissing() {
 		ports, numbers = []string{strconv.Itoa(port)}, []uint16{uint16(port)}
 	}
 	p.say("Switch just-in-time access on for port %s of %s. curfew protect needs no plan of Defender and checks that the port is really shut.", strings.Join(ports, ", "), vm.Name)
-	p.say("The other ways make a policy of Defender for Cloud, which needs Defender for Servers Plan 2; an earlier rule that allows the port may bypass it, so scan again.")
+	p.say("The other ways make a policy of Defender for Cloud for the addresses in NETWORK; it needs Defender for Servers Plan 2; an earlier rule that allows the port may bypass it, so scan again.")
 	p.curfew = "curfew protect " + sh(vm.ID) + " --port " + strings.Join(ports, ",") + " --max 3h"
 	p.step("Open the virtual machine %s (subscription %s, resource group %s), Configuration, Just-in-time VM access, Enable just-in-time.", vm.Name, vm.Subscription, vm.Group)
 	p.step("Open Microsoft Defender for Cloud, Workload protections, Just-in-time VM access, Configured, %s, Edit: port %s, maximum request time 3 hours, allowed source IPs as narrow as they can be.", vm.Name, strings.Join(ports, ", "))
 
 	var portList []any
 	for _, n := range numbers {
-		portList = append(portList, map[string]any{"number": n, "protocol": "TCP", "allowedSourceAddressPrefix": "*", "maxRequestAccessDuration": jitLongest})
+		portList = append(portList, map[string]any{"number": n, "protocol": "TCP", "allowedSourceAddressPrefix": networkToken, "maxRequestAccessDuration": jitLongest})
 	}
 	name, into := p.policyFor(vm)
 	if into != nil {
@@ -60,13 +60,17 @@ func (p *plan) jitMissing() {
 	if err != nil {
 		return
 	}
-	p.shell("az rest --method put --url " + sh(id+"?api-version="+jitAPI) + " --body " + sh(string(body)))
+	p.needs = true
+	p.shell("az rest --method put --url " + sh(id+"?api-version="+jitAPI) + " --body " + network(sh(string(body)), `"`))
 	var b, h strings.Builder
 	for _, n := range numbers {
-		fmt.Fprintf(&b, "          {\n            number: %d\n            protocol: 'TCP'\n            allowedSourceAddressPrefix: '*'\n            maxRequestAccessDuration: '%s'\n          }\n", n, jitLongest)
-		fmt.Fprintf(&h, "          {\n            number                     = %d\n            protocol                   = \"TCP\"\n            allowedSourceAddressPrefix = \"*\"\n            maxRequestAccessDuration   = \"%s\"\n          },\n", n, jitLongest)
+		fmt.Fprintf(&b, "          {\n            number: %d\n            protocol: 'TCP'\n            allowedSourceAddressPrefix: network\n            maxRequestAccessDuration: '%s'\n          }\n", n, jitLongest)
+		fmt.Fprintf(&h, "          {\n            number                     = %d\n            protocol                   = \"TCP\"\n            allowedSourceAddressPrefix = var.network\n            maxRequestAccessDuration   = \"%s\"\n          },\n", n, jitLongest)
 	}
 	p.bicep = append(p.bicep, fmt.Sprintf(`// az deployment group create --subscription %s --resource-group %s
+@description('The addresses that may ask')
+param network string
+
 resource policy '%s@%s' = {
   name: %s
   kind: 'Basic'
@@ -82,6 +86,11 @@ resource policy '%s@%s' = {
 }
 `, plain(vm.Subscription), plain(vm.Group), jitType, jitAPI, bicep(vm.Location+"/"+name), bicep(vm.ID), b.String()))
 	p.hcl = append(p.hcl, fmt.Sprintf(`# In subscription %s. The provider azurerm has no resource for these policies: the template is its way to any.
+variable "network" {
+  description = "The addresses that may ask"
+  type        = string
+}
+
 resource "azurerm_resource_group_template_deployment" "jit" {
   name                = %s
   resource_group_name = %s
@@ -148,14 +157,24 @@ func (p *plan) merge(vm *estate.VM, j *estate.JITPolicy, ports []any) {
 	p.say("The machine stands in the policy %s already; the ports are added to it there.", j.Name)
 	query := "{kind: kind, properties: {requests: properties.requests, virtualMachines: [properties.virtualMachines[?!contains(" + ids + ", id)], properties.virtualMachines[?contains(" + ids + ", id)]." +
 		"merge(@, {ports: [ports, " + jmes(ports) + "][]})][]}}"
-	p.rewrite(j, query)
+	p.needs = true
+	p.rewrite(j, network(sh(query), `"`))
 }
 
-// rewrite reads a policy, changes it and writes it back.
+// networkToken stands for the addresses that may ask, which only people know, until the shell puts them in.
+const networkToken = "@NETWORK@"
+
+// network lets the shell put the addresses into a quoted word, where the token stands between two of quote: a word in double quotes
+// between two in single ones.
+func network(word, quote string) string {
+	return strings.ReplaceAll(word, quote+networkToken+quote, quote+`'"$NETWORK"'`+quote)
+}
+
+// rewrite reads a policy, changes it and writes it back. The query is a word of the shell.
 func (p *plan) rewrite(j *estate.JITPolicy, query string) {
 	url := sh(j.ID + "?api-version=" + jitAPI)
 	p.mind(j.ID)
-	p.shell("az rest --method get --url " + url + " --query " + sh(query) + " --output json >policy.json &&")
+	p.shell("az rest --method get --url " + url + " --query " + query + " --output json >policy.json &&")
 	p.shell("az rest --method put --url " + url + " --body @policy.json")
 }
 
@@ -196,22 +215,18 @@ func (p *plan) narrowQuery(j *estate.JITPolicy, any, long []string) {
 	}
 	ports, open := "ports", "contains("+jmes(any)+", not_null(allowedSourceAddressPrefix, `\"\"`)) || length(not_null(allowedSourceAddressPrefixes, `[]`)[?contains("+jmes(any)+", @)]) > `0`"
 	if len(any) > 0 {
-		ports = "[" + ports + "[?!(" + open + ")], " + ports + "[?" + open + "].merge(@, {allowedSourceAddressPrefix: '@NETWORK@', allowedSourceAddressPrefixes: `null`})][]"
+		ports = "[" + ports + "[?!(" + open + ")], " + ports + "[?" + open + "].merge(@, {allowedSourceAddressPrefix: '" + networkToken + "', allowedSourceAddressPrefixes: `null`})][]"
 	}
 	if len(long) > 0 {
 		late := "contains(" + jmes(long) + ", not_null(maxRequestAccessDuration, `\"\"`))"
 		ports = ports + " | [@[?!" + late + "], @[?" + late + "].merge(@, `{\"maxRequestAccessDuration\":\"" + jitLongest + "\"}`)][]"
 	}
 	query := "{kind: kind, properties: {requests: properties.requests, virtualMachines: properties.virtualMachines[].merge(@, {ports: (" + ports + ")})}}"
-	url := sh(j.ID + "?api-version=" + jitAPI)
-	p.mind(j.ID)
-	// The network is the one thing that the shell puts in: a word in double quotes between two in single ones.
 	word := sh(query)
 	if len(any) > 0 {
-		word = strings.Replace(word, "@NETWORK@", `'"$NETWORK"'`, 1)
+		word = network(word, `'\''`)
 	}
-	p.shell("az rest --method get --url " + url + " --query " + word + " --output json >policy.json &&")
-	p.shell("az rest --method put --url " + url + " --body @policy.json")
+	p.rewrite(j, word)
 }
 
 func everybody(s string) bool {
