@@ -158,10 +158,14 @@ func findings(e *estate.Estate) map[string]scan.Finding {
 	protected := func(x scan.Exposure, ways ...scan.Way) scan.PortEvidence {
 		return scan.PortEvidence{Port: 22, Protocol: "tcp", Exposure: x, ProtectedBy: "defender", Ways: ways}
 	}
+	held := func(p scan.PortEvidence, rule string) scan.PortEvidence {
+		p.Open = []scan.Hold{{By: "defender", Rule: rule}}
+		return p
+	}
 	return map[string]scan.Finding{
 		"exposed":                failing(e, scan.VMPortExposed, "web-01", internet(22)),
 		"exposed-full":           failing(e, scan.VMPortExposed, "full", internet(22)),
-		"exposed-live":           failing(e, scan.VMPortExposed, "live", internet(3389)),
+		"exposed-live":           failing(e, scan.VMPortExposed, "live", held(internet(3389), "MicrosoftDefenderForCloud-JITRule-1-0123456789abcdef0123456789abcdef")),
 		"exposed-tight":          failing(e, scan.VMPortExposed, "tight", internet(22)),
 		"exposed-bare":           failing(e, scan.VMPortExposed, "bare", internet(22), internet(3389)),
 		"exposed-subnet":         failing(e, scan.VMPortExposed, "guarded", internet(22), internet(3389)),

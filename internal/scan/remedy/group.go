@@ -34,7 +34,8 @@ func (d deny) rule() netsec.Rule {
 		SourcePorts: []string{"*"}, DestinationPorts: d.ports}
 }
 
-// window tells whether a rule holds a grant or a request of Defender open. FACTS 1.4, DESIGN 5.
+// window tells by a rule's name whether it may hold a grant or a request of Defender open. FACTS 1.4, DESIGN 5. Of a machine the evidence
+// says which rules do.
 func window(name string) bool {
 	name = strings.ToLower(name)
 	return slices.ContainsFunc([]string{"curfew-allow-", "microsoftdefenderforcloud-jitrule-", "securitycenter-jitrule-"}, func(p string) bool { return strings.HasPrefix(name, p) })
@@ -99,6 +100,16 @@ func freeName(n *estate.NSG, base string, taken []deny) string {
 type shut struct {
 	way    estate.Way
 	source string
+	held   []string // names of the rules that hold live windows open, which must survive
+}
+
+func (s shut) holds(name string) bool {
+	return slices.ContainsFunc(s.held, func(h string) bool { return strings.EqualFold(h, name) })
+}
+
+// spares tells whether who gets in by a rule is meant to: by a live window or, from the network, by an exemption of ours.
+func (s shut) spares(r *netsec.RuleRef) bool {
+	return r != nil && (s.holds(r.Name) || s.source == "VirtualNetwork" && strings.HasPrefix(strings.ToLower(r.Name), "curfew-exempt-"))
 }
 
 // open tells whether somebody still gets in on the way with more rules in its groups, live windows aside, and by which rules.
@@ -125,7 +136,7 @@ func (s shut) open(extra []deny) (bool, []*netsec.RuleRef) {
 	}
 	reach := path.Reachable(s.way.Dest, netsec.TCP, netsec.Port(s.way.Port)).Except(func(p *netsec.PathPiece) bool {
 		return slices.ContainsFunc(p.Hops, func(h netsec.Hop) bool {
-			return h.Rule != nil && (window(h.Rule.Name) || strings.HasPrefix(strings.ToLower(h.Rule.Name), "curfew-exempt-"))
+			return s.spares(h.Rule)
 		})
 	})
 	zone, still := reach.Internet, reach.Internet.Exposed()
@@ -164,7 +175,7 @@ func (p *plan) place(s shut, n *estate.NSG, have []deny) (deny, []estate.NSGRule
 	d.name = freeName(n, "deny-"+strings.ToLower(s.source)+"-tcp-"+d.ports[0]+"-"+p.f.Name, have)
 	for _, b := range before {
 		var over []estate.NSGRule
-		if d.priority, over = slot(n, b, have); d.priority == 0 || slices.ContainsFunc(over, func(r estate.NSGRule) bool { return window(r.Name) }) {
+		if d.priority, over = slot(n, b, have); d.priority == 0 || slices.ContainsFunc(over, func(r estate.NSGRule) bool { return s.holds(r.Name) }) {
 			continue
 		}
 		if still, _ := s.open(append(slices.Clone(have), d)); !still {
@@ -243,7 +254,7 @@ func (p *plan) cannot(s shut) {
 			continue
 		}
 		i := slices.IndexFunc(n.Rules, func(x estate.NSGRule) bool { return strings.EqualFold(x.Name, r.Name) && x.Inbound })
-		if i < 0 || window(r.Name) || done[strings.ToLower(n.ID+"/"+r.Name)] || !wide(n.Rules[i]) {
+		if i < 0 || s.holds(r.Name) || done[strings.ToLower(n.ID+"/"+r.Name)] || !wide(n.Rules[i]) {
 			continue
 		}
 		done[strings.ToLower(n.ID+"/"+r.Name)] = true
@@ -339,15 +350,19 @@ resource "azurerm_network_security_rule" "deny%d" {
 }
 
 // waysOf returns the ways to a port on which somebody gets in: from outside, or with a zone from the network too.
-func (p *plan) waysOf(vm *estate.VM, port uint16, network bool) (out []shut) {
-	for _, w := range p.e.Ways(vm, netsec.TCP, port) {
+func (p *plan) waysOf(vm *estate.VM, e scan.PortEvidence, network bool) (out []shut) {
+	var held []string
+	for _, h := range e.Open {
+		held = append(held, h.Rule)
+	}
+	for _, w := range p.e.Ways(vm, netsec.TCP, e.Port) {
 		if !w.Dest.IsValid() {
 			continue
 		}
 		if w.Kind != estate.VirtualNetwork {
-			out = append(out, shut{w, "Internet"})
+			out = append(out, shut{w, "Internet", held})
 		} else if network {
-			out = append(out, shut{w, "VirtualNetwork"})
+			out = append(out, shut{w, "VirtualNetwork", held})
 		}
 	}
 	return out
@@ -361,7 +376,7 @@ func (p *plan) exposed() {
 	var ways []shut
 	for _, e := range p.f.Evidence.Ports {
 		if e.Exposure == scan.ExposedInternet {
-			ways = append(ways, p.waysOf(vm, e.Port, false)...)
+			ways = append(ways, p.waysOf(vm, e, false)...)
 		}
 	}
 	p.shutAll(ways)
@@ -381,7 +396,7 @@ func (p *plan) ineffective() {
 		}
 		inside := e.Exposure != scan.ExposedInternet || slices.ContainsFunc(e.Ways, func(w scan.Way) bool { return w.Zone == "virtual_network" && w.Access == "allow" })
 		network = network || inside
-		ways = append(ways, p.waysOf(vm, e.Port, inside)...)
+		ways = append(ways, p.waysOf(vm, e, inside)...)
 	}
 	p.shutAll(ways)
 	if network {
