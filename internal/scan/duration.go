@@ -124,21 +124,26 @@ func digits(s string) (value int64, n int) {
 	return value, n
 }
 
-// durationText spells a duration in words: 5 minutes, 3 hours, 90 seconds.
+// durationText spells a duration in words: 5 minutes, 3 hours 1 second.
 func durationText(d time.Duration) string {
+	var parts []string
 	for _, u := range []struct {
 		unit time.Duration
 		name string
 	}{{24 * time.Hour, "day"}, {time.Hour, "hour"}, {time.Minute, "minute"}, {time.Second, "second"}} {
-		if d >= u.unit && d%u.unit == 0 {
-			if d == u.unit {
-				return "1 " + u.name
-			}
-			return fmt.Sprintf("%d %ss", d/u.unit, u.name)
+		switch n := d / u.unit; {
+		case n == 1:
+			parts = append(parts, "1 "+u.name)
+		case n > 1:
+			parts = append(parts, fmt.Sprintf("%d %ss", n, u.name))
 		}
+		d %= u.unit
 	}
-	if d == 0 {
+	switch {
+	case len(parts) == 0 && d == 0:
 		return "no time"
+	case d > 0:
+		parts = append(parts, d.String())
 	}
-	return d.String()
+	return strings.Join(parts, " ")
 }

@@ -327,10 +327,18 @@ func (j *judge) letsIn(n *estate.NSG, names []string) string {
 	if r := ruleNamed(n, best); r != nil {
 		s = fmt.Sprintf("rule %s (priority %d) lets %s in", r.Name, r.Priority, whoText(few(r.Sources, 3)))
 	}
-	if len(names) > 1 {
-		s += fmt.Sprintf(", with %d more rules", len(names)-1)
-	}
+	s += moreRules(len(names) - 1)
 	return s
+}
+
+func moreRules(n int) string {
+	switch {
+	case n == 1:
+		return ", with 1 more rule"
+	case n > 1:
+		return fmt.Sprintf(", with %d more rules", n)
+	}
+	return ""
 }
 
 func ruleNamed(n *estate.NSG, name string) *estate.NSGRule {

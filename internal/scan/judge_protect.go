@@ -51,7 +51,7 @@ func (j *judge) jitMissing(b *batch, m *machine) {
 		v.status, v.reason = NotApplicable, say(m.owned)
 		j.found(b, VMJITMissing, &m.Meta, typeVM, v)
 		return
-	case !m.grouped && !m.firewall && m.missing == "":
+	case !m.grouped && !m.firewall && m.unsure == "":
 		v.status, v.reason = NotApplicable, say("neither a network security group nor a firewall stands before it, so nothing could open and shut its ports")
 		j.found(b, VMJITMissing, &m.Meta, typeVM, v)
 		return
@@ -82,7 +82,9 @@ func (j *judge) jitMissing(b *batch, m *machine) {
 	}
 	for _, ps := range [][]port{bad, dim, good} {
 		for _, p := range ps {
-			if v.exposure == "" || rank(exposures, p.exposure) < rank(exposures, v.exposure) {
+			if p.exposure == ExposedNothing && p.vnetDim != "" {
+				v.exposure = ExposureUnknown
+			} else if v.exposure == "" || rank(exposures, p.exposure) < rank(exposures, v.exposure) {
 				v.exposure = p.exposure
 			}
 		}
@@ -93,7 +95,7 @@ func (j *judge) jitMissing(b *batch, m *machine) {
 	told := good
 	switch {
 	case len(bad) > 0 && !m.grouped && !m.firewall: // only because a part of it was not read
-		v.status, v.reason = Unknown, say("it is not known whether it could be protected: "+m.missing)
+		v.status, v.reason = Unknown, say("it is not known whether it could be protected: "+m.unsure)
 	case len(bad) > 0:
 		v.status, told = Fail, bad
 		v.reason = func() string {
@@ -121,8 +123,8 @@ func (j *judge) jitMissing(b *batch, m *machine) {
 	case len(dim) > 0:
 		v.status, told = Unknown, dim
 		v.reason = func() string { return dim[0].unread }
-	case m.missing != "" && !m.grouped:
-		v.status, v.reason = Unknown, say("it is not known whether it could be protected: "+m.missing)
+	case m.unsure != "" && !m.grouped:
+		v.status, v.reason = Unknown, say("it is not known whether it could be protected: "+m.unsure)
 	case len(good) == 0:
 		v.status, v.reason = Unknown, say("no port of it is known to be in use")
 	default:

@@ -114,6 +114,9 @@ func couldBeExposed(z *netsec.Zone) bool {
 func whyUnknown(z *netsec.Zone) string {
 	for i := range z.Open {
 		if x := &z.Open[i]; x.Access == netsec.Unknown {
+			if x.Rule != nil && x.Rule.Name == "(not read)" {
+				return nameOf(x.Rule.GroupID) + " was not read"
+			}
 			if x.Why != "" {
 				return x.Why
 			}
@@ -189,10 +192,13 @@ func (j *judge) vm(b *batch, v *estate.VM) {
 	}
 	m := machine{VM: v, id: strings.ToLower(v.ID), owned: owned}
 	for i := range v.Endpoints {
-		if ep := &v.Endpoints[i]; ep.SubnetNSG == "" && ep.NICNSG == "" {
-			m.bare = append(m.bare, ep)
-		} else {
+		switch ep := &v.Endpoints[i]; {
+		case ep.SubnetNSG != "" || ep.NICNSG != "":
 			m.grouped = true
+		case surely(v, ep):
+			m.bare = append(m.bare, ep)
+		case m.unsure == "":
+			m.unsure = "subnet " + ep.Subnet + " was not read for certain"
 		}
 	}
 	m.views = make([]portView, len(j.o.Ports))
@@ -204,7 +210,12 @@ func (j *judge) vm(b *batch, v *estate.VM) {
 		}
 		m.firewall = m.firewall || slices.ContainsFunc(m.views[i].ways, func(w estate.Way) bool { return w.Kind == estate.FirewallDNAT })
 	}
-	m.missing = missing(v)
+	if m.missing = missing(v); m.unsure == "" {
+		m.unsure = m.missing
+	}
+	if m.missing != "" && rank(exposures, m.exposure) > rank(exposures, ExposureUnknown) {
+		m.exposure = ExposureUnknown
+	}
 	if m.exposure == ExposedInternet {
 		b.exposed++
 	}
@@ -220,11 +231,12 @@ type machine struct {
 	id       string // lower case
 	owned    string // whose it is, "" for its owner's own
 	views    []portView
-	exposure Exposure // the worst of views
-	bare     []*estate.Endpoint
-	grouped  bool   // some endpoint has a group
-	firewall bool   // a firewall leads to it
-	missing  string // a part of the machine that was not read, so that there may be ways that nobody sees
+	exposure Exposure           // the worst of views
+	bare     []*estate.Endpoint // those that surely have no group
+	grouped  bool               // some endpoint has a group
+	firewall bool               // a firewall leads to it
+	unsure   string             // why it is not known of every endpoint whether a group applies
+	missing  string             // a part of the machine that was not read, so that there may be ways that nobody sees
 }
 
 // missing says which part of a machine is not there to be judged: the machine itself, an interface, a private address. What else could
@@ -374,8 +386,6 @@ func (j *judge) noNSG(b *batch, m *machine) {
 	switch {
 	case m.owned != "":
 		v.status, v.reason = NotApplicable, say(m.owned)
-	case len(m.bare) > 0 && m.missing != "" && !m.knownBare():
-		v.status, v.reason = Unknown, say("it is not known whether a network security group applies: "+m.missing)
 	case len(m.bare) > 0:
 		v.status = Fail
 		open := j.openWithout(m)
@@ -405,8 +415,8 @@ func (j *judge) noNSG(b *batch, m *machine) {
 			}
 			return e
 		}
-	case m.missing != "":
-		v.status, v.reason = Unknown, say("it is not known whether a network security group applies everywhere: "+m.missing)
+	case m.unsure != "":
+		v.status, v.reason = Unknown, say("it is not known whether a network security group applies everywhere: "+m.unsure)
 	case len(m.Endpoints) == 0:
 		v.status, v.reason = NotApplicable, say("it has no network interface")
 	default:
@@ -415,12 +425,10 @@ func (j *judge) noNSG(b *batch, m *machine) {
 	j.found(b, VMNoNSG, &m.Meta, typeVM, v)
 }
 
-// knownBare tells whether an endpoint surely has no group: its interface and its subnet were read.
-func (m *machine) knownBare() bool {
-	return slices.ContainsFunc(m.bare, func(ep *estate.Endpoint) bool {
-		return ep.Subnet != "" && !slices.ContainsFunc(m.Problems, func(p estate.Problem) bool {
-			return p.Resource == "" || about(p.Resource, ep.NIC) || about(p.Resource, ep.Subnet)
-		})
+// surely tells whether an endpoint was read whole: its interface and its subnet, once and without contradiction.
+func surely(v *estate.VM, ep *estate.Endpoint) bool {
+	return ep.Subnet != "" && !slices.ContainsFunc(v.Problems, func(p estate.Problem) bool {
+		return p.Resource == "" || about(p.Resource, ep.NIC) || about(p.Resource, ep.Subnet)
 	})
 }
 

@@ -100,20 +100,6 @@ const spotReason = "Spot instances cannot announce termination; they announce ev
 // scaleSet judges the set's own model and, of a Uniform set, whether its instances are on it. The machines of a Flexible set are judged
 // each with the machines.
 func (j *judge) scaleSet(b *batch, s *estate.ScaleSet) {
-	why := managed(&s.Meta)
-	switch {
-	case why != "":
-	case s.Spot:
-		why = spotReason
-	case !s.HasProfile && len(s.Problems) == 0:
-		why = "it has no profile of its own: its machines are judged each"
-	}
-	if why != "" {
-		for _, r := range []RuleID{VMSSTerminateOff, VMSSTerminateShort} {
-			j.found(b, r, &s.Meta, typeScaleSet, verdict{status: NotApplicable, reason: say(why)})
-		}
-		return
-	}
 	for i := range s.Problems {
 		if p := &s.Problems[i]; strings.EqualFold(p.Resource, s.ID) {
 			for _, r := range []RuleID{VMSSTerminateOff, VMSSTerminateShort} {
@@ -122,9 +108,19 @@ func (j *judge) scaleSet(b *batch, s *estate.ScaleSet) {
 			return
 		}
 	}
-	if !s.HasProfile {
+	why := managed(&s.Meta)
+	switch {
+	case why != "":
+	case s.Spot:
+		why = spotReason
+	case !s.HasProfile && s.Flexible:
+		why = "it has no profile of its own: its machines are judged each"
+	case !s.HasProfile:
+		why = "it has no profile: it makes no instances"
+	}
+	if why != "" {
 		for _, r := range []RuleID{VMSSTerminateOff, VMSSTerminateShort} {
-			j.found(b, r, &s.Meta, typeScaleSet, verdict{status: Unknown, reason: say("its profile could not be read: " + s.Problems[0].What)})
+			j.found(b, r, &s.Meta, typeScaleSet, verdict{status: NotApplicable, reason: say(why)})
 		}
 		return
 	}

@@ -168,7 +168,7 @@ func (j *judge) deciderText(m *machine, p *portView, i int) string {
 		if s := j.ruleSources(one); s != "" {
 			who = whoText(s)
 		}
-		return rules[0] + " lets " + who + " in" + toText(w)
+		return rules[0] + " lets " + who + " in" + toText(w) + moreRules(helpers(z, x))
 	case len(rules) == 1:
 		return rules[0] + " always lets " + who + " in" + toText(w)
 	}
@@ -186,6 +186,20 @@ func whoText(s string) string {
 		return "everybody (*)"
 	}
 	return s
+}
+
+// helpers counts the rules without which a piece is not the Internet at large.
+func helpers(z *netsec.Zone, x *netsec.PathPiece) int {
+	if !z.Exposed() || netsec.Exposed(x.IPs, nil) || len(x.Tags) > 0 {
+		return 0
+	}
+	seen := map[*netsec.RuleRef]bool{x.Rule: true}
+	for i := range z.Open {
+		if o := &z.Open[i]; o.Access == netsec.Allow && len(o.Tags) == 0 {
+			seen[o.Rule] = true
+		}
+	}
+	return len(seen) - 1
 }
 
 // ruleSources are the sources of a rule as it spells them.

@@ -610,7 +610,7 @@ func (v *rawSet) field(d *decoder) func([]byte) {
 				default:
 					d.skip()
 				}
-			}) > 0
+			}) >= 0 // {} is one without anything in it
 		default:
 			d.skip()
 		}
