@@ -309,8 +309,12 @@ func UserError(err error) *access.Error {
 		return say(access.CodeInternal, "Azure did not accept what was sent: "+why,
 			"look at the resource for a setting that conflicts; report this if there is none")
 	case UnknownOutcome:
-		return say(access.CodeAzureUnavailable, "the reply was lost, so that it is not known whether Azure did it",
-			"look again before trying again; the reconciler will")
+		what := "the reply was lost"
+		if e.Status >= 500 {
+			what = fmt.Sprintf("Azure answered with an error of its own (%d)", e.Status)
+		}
+		return say(access.CodeAzureUnavailable, what+", so that it is not known whether it was done",
+			"look whether it was before you try again; a server does so by itself")
 	case Transient:
 		return say(access.CodeAzureUnavailable, "Azure did not answer, or not usefully", "try again in a minute")
 	}

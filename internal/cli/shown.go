@@ -6,7 +6,7 @@ import (
 )
 
 // shownStart is where a command begins in what people are told to do next, with its verb.
-var shownStart = regexp.MustCompile(`(?m)(^|: |with |\()curfew ([a-z][a-z-]*)`)
+var shownStart = regexp.MustCompile(`(?m)(^|: |with |\()curfew (--|[a-z][a-z-]*)`)
 
 // here are the commands that ask no server.
 var here = map[string]bool{"demo": true, "sim": true, "serve": true, "sweep": true, "completion": true, "help": true, "version": true}
@@ -26,7 +26,7 @@ func (c *cli) shownCommand(hint string) string {
 		b.WriteString(hint[last:m[3]])
 		last = m[4]
 		b.WriteString(c.program())
-		if here[verb] || strings.Contains(line, " --standalone") || strings.HasSuffix(line, " --help") || strings.HasSuffix(before, "usage: ") {
+		if here[verb] || verb == "--" || strings.Contains(line, " --standalone") || strings.HasSuffix(line, " --help") || strings.HasSuffix(before, "usage: ") {
 			b.WriteByte(' ')
 			continue
 		}

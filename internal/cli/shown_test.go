@@ -20,9 +20,10 @@ func TestShownCommand(t *testing.T) {
 		{"list", "start one with: curfew demo   (or: curfew serve), or name one with --server", "start one with: P demo   (or: P serve), or name one with --server", map[string]string{"as": "admin"}},
 		{"create", "see: curfew request --help", "see: P request --help", map[string]string{"as": "admin"}},
 		{"create", "usage: curfew approve REQUEST", "usage: P approve REQUEST", map[string]string{"as": "admin"}},
-		{"create", "see: curfew --help", "see: curfew --help", map[string]string{"as": "admin"}},
+		{"create", "see: curfew --help", "see: P --help", map[string]string{"as": "admin"}},
 		{"show", "see what is with: curfew vm list --standalone", "see what is with: P vm list --standalone", map[string]string{"as": "admin"}},
 		{"show", "see what decides with: curfew plan request a\nshut it with: curfew grant close g", "see what decides with: P --as r plan request a\nshut it with: P --as r grant close g", map[string]string{"as": "r"}},
+		{"list", "act as one of the demo's accounts: curfew --as requester …", "act as one of the demo's accounts: P --as requester …", map[string]string{"server": "s"}},
 		{"show", "the curfew is over", "the curfew is over", map[string]string{"as": "r"}},
 	}
 	for _, c := range cases {

@@ -429,7 +429,7 @@ func words(err error) string {
 	var az *azure.Error
 	if errors.As(err, &az) {
 		if ue := azure.UserError(az); ue.Hint != "" {
-			return ue.Message + "; " + ue.Hint
+			return strings.TrimRight(ue.Message, ".") + "; " + ue.Hint
 		}
 	}
 	return err.Error()

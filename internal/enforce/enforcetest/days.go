@@ -133,6 +133,9 @@ func groupDeleted(w *World) {
 	if err != nil || res.After[grantID("1")] || res.Shields || !res.Clean || len(res.Held.Rules) > 0 {
 		w.t.Errorf("result %+v, %v", res, err)
 	}
+	if len(res.Problems) != 1 || len(res.Problems[0].Grants) != 1 || res.Problems[0].Grants[0] != grantID("1") { // P8: the grant can say why
+		w.t.Errorf("problems %+v, want one that names the grant", res.Problems)
+	}
 	if err := w.Backend.Shut(w.t.Context(), w.nsg("web-nsg"), []string{"curfew-allow-acme-0000000001-20260101T000000Z"}); err != nil {
 		w.t.Errorf("shutting in a group that is gone: %v", err)
 	}

@@ -241,7 +241,9 @@ func (r *run) gone(ctx context.Context) error {
 	}
 	r.res.Held, r.res.Changes = enforce.Held{Place: r.place}, nil
 	r.res.After = map[access.GrantID]bool{}
+	var grants []access.GrantID
 	for _, w := range in.Wanted.Windows {
+		grants = append(grants, w.Grant)
 		r.res.After[w.Grant] = false
 		if !r.read {
 			r.res.Before[w.Grant] = false
@@ -251,7 +253,7 @@ func (r *run) gone(ctx context.Context) error {
 	r.res.Clean = true
 	r.res.Problems = nil
 	if len(in.Wanted.Shields)+len(in.Wanted.Windows) > 0 {
-		r.res.Problems = []enforce.Problem{{Place: r.place, Message: fmt.Sprintf("network security group %s does not exist any more", azure.IDName(r.place)),
+		r.res.Problems = []enforce.Problem{{Place: r.place, Grants: grants, Message: fmt.Sprintf("network security group %s does not exist any more", azure.IDName(r.place)),
 			Hint: "look which group the machine has now, and protect it again"}}
 	}
 	return nil
