@@ -43,6 +43,10 @@ func environment() cli.Env {
 	e.Terminal.In = term.IsTerminal(int(os.Stdin.Fd()))
 	e.Terminal.Out = term.IsTerminal(int(os.Stdout.Fd()))
 	e.Terminal.Err = term.IsTerminal(int(os.Stderr.Fd()))
+	if w, _, err := term.GetSize(int(os.Stdout.Fd())); err == nil && e.Terminal.Out {
+		e.Width = w
+	}
+	e.WriteFile = replaceFile
 	e.Local = local(e)
 	return e
 }

@@ -44,6 +44,7 @@ func fakeSSH() {
 //	capture VAR REGEXP         puts the first group found in the last stdout into a variable
 //	rules NSG [!]REGEXP        waits until a rule name (and what it says) in the simulator's NSG matches, or none does
 //	outside NSG JSON           an outside hand edits an NSG
+//	fault JSON                arms a fault of the simulator
 //	hostport VAR URL           puts the host and port of a URL into a variable
 func TestScript(t *testing.T) {
 	testscript.Run(t, testscript.Params{
@@ -61,7 +62,7 @@ func TestScript(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"start": start, "end": end, "exits": exits, "eventually": eventually, "capture": capture, "rules": rules, "outside": outside, "hostport": hostport,
+			"start": start, "end": end, "exits": exits, "eventually": eventually, "capture": capture, "rules": rules, "outside": outside, "fault": fault, "hostport": hostport,
 		},
 	})
 }
@@ -342,6 +343,13 @@ func outside(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("usage: outside NSG JSON")
 	}
 	simulator(ts, "POST", "resource?id="+findNSG(ts, args[0]).ID, args[1])
+}
+
+func fault(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: fault JSON")
+	}
+	simulator(ts, "POST", "faults", args[0])
 }
 
 func hostport(ts *testscript.TestScript, neg bool, args []string) {

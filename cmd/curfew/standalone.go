@@ -4,7 +4,6 @@ import (
 	"context"
 	"os/user"
 
-	"github.com/curfew-jit/curfew/internal/access"
 	"github.com/curfew-jit/curfew/internal/app"
 	"github.com/curfew-jit/curfew/internal/cli"
 	"github.com/curfew-jit/curfew/internal/config"
@@ -29,14 +28,9 @@ func alone(ctx context.Context, e cli.Env, o cli.StandaloneOptions) (cli.Standal
 		c.Azure.CA = o.CA
 	}
 	if o.Endpoint != "" {
-		for _, name := range []string{"AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET"} {
-			if e.Getenv(name) == "" {
-				return nil, access.Errorf(access.CodeUnauthenticated, "%s is not set, and az login knows Microsoft's clouds alone", name).
-					WithHint("set AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET for %s", o.Endpoint)
-			}
+		if err := elsewhere(&c.Azure, e.Getenv, o.Endpoint); err != nil {
+			return nil, err
 		}
-		c.Azure.Cloud, c.Azure.Endpoint, c.Azure.Authority = "custom", o.Endpoint, o.Endpoint
-		c.Azure.Audience = "https://management.azure.com/"
 	}
 	if o.Installation == "" {
 		o.Installation = c.Installation

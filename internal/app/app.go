@@ -47,6 +47,9 @@ type Config struct {
 	SweepEvery    time.Duration // 0: 30 s
 	InventoryAge  time.Duration // how old the inventory may be; 0: one minute
 	Band          nsg.Band      // zero: the back end's default
+	ScanEvery     time.Duration // between scans of everything; 0: only when somebody asks
+	ScanRetention time.Duration // 0: the broker's default
+	Cloud         string        // for reports of scans
 
 	// Demo are the accounts of a demo, nil anywhere else; MyIPs say where their calls seem to come from.
 	Demo  map[string][]access.Role
@@ -135,11 +138,17 @@ func Start(ctx context.Context, cfg Config, deps Deps) (_ *App, err error) {
 	if !was {
 		restored = ""
 	}
+	exposed := newExposure(deps.Clock)
+	if err := deps.Registry.Register(exposed); err != nil {
+		return nil, err
+	}
 	live := inventory.NewLive(deps.Azure, deps.Clock, cfg.Subscriptions, cfg.InventoryAge)
 	b, err := broker.New(ctx, broker.Config{
 		Installation: cfg.Installation, Store: store, Spool: spool, Clock: deps.Clock, Inventory: live, Backend: backend,
 		Policy: func() access.Policy { return cfg.Policy }, People: func() []access.Caller { return people(cfg) },
 		RequestExpiry: cfg.RequestExpiry, KeyRetention: cfg.KeyRetention, Restored: restored, AcceptStore: store.AcceptHead,
+		Scanner: &scanner{az: deps.Azure, cloud: cfg.Cloud, subscriptions: cfg.Subscriptions, clock: deps.Clock, log: deps.Log},
+		OnScan:  exposed.note, ScanRetention: cfg.ScanRetention,
 		Log: deps.Log, Demo: cfg.Demo != nil, Version: cfg.Version,
 	})
 	if err != nil {
@@ -175,6 +184,9 @@ func Start(ctx context.Context, cfg Config, deps Deps) (_ *App, err error) {
 			deps.Log.Error("the reconciler ended", "error", err)
 		}
 	})
+	if cfg.ScanEvery > 0 {
+		running.Go(func() { b.ScanOnSchedule(work, cfg.ScanEvery) })
+	}
 	go func() {
 		defer close(a.done)
 		err := srv.Run(ctx, l)

@@ -13,6 +13,7 @@ import (
 	"io"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -36,6 +37,10 @@ type Env struct {
 	Terminal struct{ In, Out, Err bool }
 	Getenv   func(string) string
 	ReadFile func(string) ([]byte, error)
+	// WriteFile replaces a file, whole or not at all; nil: os.WriteFile.
+	WriteFile func(string, []byte) error
+	// Width is the number of cells of the terminal that Stdout is, 0 for none.
+	Width    int
 	Clock    clock.Clock
 	Location *time.Location
 	// Find returns the path of a program, Run runs one on the same streams and returns its exit code.
@@ -57,7 +62,9 @@ type Local struct {
 	Serve      func(context.Context, ServeOptions) error
 	Sweep      func(context.Context, SweepOptions) (SweepResult, error)
 	Standalone func(context.Context, StandaloneOptions) (Standalone, error)
-	VerifyDB   func(ctx context.Context, database string, older []audit.Checkpoint) (VerifyResult, error)
+	// Collect reads what a scan looks at.
+	Collect  func(context.Context, ScanSource) (Collected, error)
+	VerifyDB func(ctx context.Context, database string, older []audit.Checkpoint) (VerifyResult, error)
 	// Packets returns how a program connects from a source where a demo of this machine carries real packets, nil where none does.
 	Packets func(ctx context.Context, server string, source netip.Prefix) (*PacketsWay, error)
 }
@@ -152,7 +159,7 @@ A VM is named by name, group/name, or resource id.`,
 		},
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
 			c.verb = cmd.Name()
-			return c.settle()
+			return c.settle(cmd)
 		},
 	}
 	root.AddGroup(&cobra.Group{ID: groupTry, Title: "Run it:"}, &cobra.Group{ID: groupAccess, Title: "Get access, give access:"},
@@ -187,7 +194,7 @@ A VM is named by name, group/name, or resource id.`,
 	}
 	add(groupTry, c.demoCmd(), c.simCmd(), c.serveCmd())
 	add(groupAccess, c.sshCmd(), c.ensureCmd(), c.requestCmd(), c.approveCmd(), c.denyCmd(), c.grantCmd())
-	add(groupMachines, c.vmCmd(), c.protectCmd(), c.unprotectCmd(), c.planCmd())
+	add(groupMachines, c.vmCmd(), c.scanCmd(), c.protectCmd(), c.unprotectCmd(), c.planCmd())
 	add(groupOperate, c.reconcileCmd(), c.sweepCmd(), c.auditCmd())
 	add(groupOther, c.whoamiCmd(), c.completionCmd(), c.versionCmd())
 	root.SetHelpCommand(helpCmd())
@@ -232,22 +239,29 @@ func unknownCommand(cmd *cobra.Command, name string) error {
 	return e.WithHint("see: %s --help", cmd.CommandPath())
 }
 
+// outputs is the annotation of a command that writes more forms than all do.
+const outputs = "outputs"
+
 // settle reads the global options: flag, environment, default.
-func (c *cli) settle() error {
+func (c *cli) settle(cmd *cobra.Command) error {
+	forms := []string{"table", "json", "yaml"}
+	for _, f := range strings.Fields(cmd.Annotations[outputs]) {
+		if !slices.Contains(forms, f) {
+			forms = append(forms, f)
+		}
+	}
 	if c.json {
 		if c.output != "" && c.output != "json" {
 			return badInput("output", "--json and --output %s contradict each other", c.output)
 		}
 		c.output = "json"
 	}
-	switch c.output {
-	case "":
+	if c.output == "" {
 		c.output = "table"
-	case "table", "json", "yaml":
-	default:
+	} else if !slices.Contains(forms, c.output) {
 		o := c.output
 		c.output = ""
-		return badInput("output", "output %q is none of table, json, yaml", o)
+		return badInput("output", "output %q is none of %s", o, strings.Join(forms, ", "))
 	}
 	if c.server == "" {
 		c.server = c.Getenv("CURFEW_SERVER")

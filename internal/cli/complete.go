@@ -18,7 +18,7 @@ const completionTime = 2 * time.Second
 // completer asks the server for completions, and stays silent when that fails: a shell shows whatever is printed.
 func (c *cli) completer(cmd *cobra.Command, ask func(context.Context, *client.Client) ([]cobra.Completion, error)) ([]cobra.Completion, cobra.ShellCompDirective) {
 	alone := cmd.Flags().Lookup("standalone") // whose machines the server does not know
-	if c.settle() != nil || alone != nil && alone.Changed {
+	if c.settle(cmd) != nil || alone != nil && alone.Changed {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
 	cl, err := c.client()

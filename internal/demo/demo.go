@@ -113,7 +113,7 @@ func Run(ctx context.Context, o Options) (err error) {
 		return err
 	}
 	cfg := app.Config{Installation: Installation, Database: filepath.Join(dir, "curfew.db"), Policy: Policy(), Version: o.Version,
-		InventoryAge: 5 * time.Second, Demo: map[string][]access.Role{}, MyIPs: map[string]netip.Addr{}}
+		InventoryAge: 5 * time.Second, ScanEvery: 10 * time.Minute, Cloud: "simulated", Demo: map[string][]access.Role{}, MyIPs: map[string]netip.Addr{}}
 	line := ready{Azure: az.URL, CA: az.CA, Dir: dir}
 	for _, a := range Accounts() {
 		cfg.Demo[a.Name], cfg.MyIPs[a.Name] = a.Roles, a.MyIP

@@ -21,11 +21,11 @@ var csvColumns = []string{"kind", "id", "status", "severity", "counts", "rule", 
 // A spreadsheet takes a cell that begins with = + - @ (also in full width), a tab or a line end for a formula. Such a cell gets an
 // apostrophe before it, which a spreadsheet takes as "this is text"; so does a cell that begins with an apostrophe itself. A program
 // that reads the file takes one leading apostrophe away from each cell that has one, and has the value again.
-func writeCSV(w *out, r *scan.Report, _ Options) error {
+func writeCSV(w *out, r *scan.Report, o Options) error {
 	row(w, csvColumns)
 	at := r.At.UTC().Format(time.RFC3339)
 	for i := range r.Findings {
-		f := &r.Findings[i]
+		f := o.full(&r.Findings[i])
 		var ports, deciders, from, controls []string
 		for _, p := range f.Evidence.Ports {
 			ports = append(ports, portWord(p)+" "+string(p.Exposure))

@@ -148,7 +148,7 @@ func writeHTML(w *out, r *scan.Report, o Options) error {
 	p.rules(r)
 	p.List = func(yield func(view) bool) {
 		for _, f := range shown {
-			if !yield(viewOf(f)) {
+			if !yield(viewOf(o.full(f))) {
 				return
 			}
 		}

@@ -49,7 +49,7 @@ func each(w *out, n int, prefix, indent string, at func(int) any) error {
 
 // writeJSON writes the report as its type marshals, with findings that are never null. The frame is marshalled without findings, and
 // they are written into it one by one: a report of many is not held in memory twice.
-func writeJSON(w *out, r *scan.Report, _ Options) error {
+func writeJSON(w *out, r *scan.Report, o Options) error {
 	frame := *r
 	frame.Findings = []scan.Finding{}
 	b, err := encode(frame, "", "  ")
@@ -64,7 +64,7 @@ func writeJSON(w *out, r *scan.Report, _ Options) error {
 	}
 	i += len(field) - len("[]")
 	w.put(string(b[:i]))
-	if err := each(w, len(r.Findings), "    ", "  ", func(i int) any { return &r.Findings[i] }); err != nil {
+	if err := each(w, len(r.Findings), "    ", "  ", func(i int) any { return o.full(&r.Findings[i]) }); err != nil {
 		return err
 	}
 	w.put(string(b[i+len("[]"):]), "\n")

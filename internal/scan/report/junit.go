@@ -45,7 +45,7 @@ func writeJUnit(w *out, r *scan.Report, o Options) error {
 		}
 		w.put("    </properties>\n")
 		for _, i := range suites[id] {
-			junitCase(w, &r.Findings[i])
+			junitCase(w, o.full(&r.Findings[i]))
 		}
 		w.put("  </testsuite>\n")
 	}

@@ -50,7 +50,7 @@ func writeMarkdown(w *out, r *scan.Report, o Options) error {
 	for _, g := range grouped(shown, ByRule) {
 		w.put("<details>\n<summary>", mdHTML(g.rest), " (", mdHTML(counted(g.findings)), ")</summary>\n\n")
 		for _, f := range g.findings {
-			mdFinding(w, f)
+			mdFinding(w, o.full(f))
 		}
 		w.put("</details>\n\n")
 	}

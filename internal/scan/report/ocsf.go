@@ -204,7 +204,7 @@ func writeOCSF(w *out, r *scan.Report, o Options) error {
 		return w.err()
 	}
 	for i := range r.Findings {
-		if err := write(ocsfOf(r, &r.Findings[i], o)); err != nil {
+		if err := write(ocsfOf(r, o.full(&r.Findings[i]), o)); err != nil {
 			return err
 		}
 	}

@@ -80,6 +80,20 @@ type Options struct {
 	// Limit is the number of findings that HTML and Markdown show; further ones are counted there in words. 0 means HTMLLimit or
 	// MarkdownLimit. All other formats hold every finding.
 	Limit int
+
+	// Fill completes a finding just before it is written, in a copy that is dropped afterwards: what is long and the same for all of a
+	// kind, remediation above all, need not be held for each of many findings. Nil: findings are complete.
+	Fill func(*scan.Finding)
+}
+
+// full is a finding as it is to be written.
+func (o Options) full(f *scan.Finding) *scan.Finding {
+	if o.Fill == nil {
+		return f
+	}
+	c := *f
+	o.Fill(&c)
+	return &c
 }
 
 // The limits that Options.Limit 0 stands for. A page of 5,000 findings opens and filters without a wait; a comment of a pull request

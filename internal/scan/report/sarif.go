@@ -187,7 +187,7 @@ func writeSARIF(w *out, r *scan.Report, o Options) error {
 	}
 	w.put("\n      \"results\": ")
 	baseline := r.Summary.Known > 0 || slices.ContainsFunc(r.Findings, func(f scan.Finding) bool { return f.Known })
-	err := each(w, len(r.Findings), "        ", "  ", func(i int) any { return sarifResultOf(&r.Findings[i], ruleIndex, taxa, baseline) })
+	err := each(w, len(r.Findings), "        ", "  ", func(i int) any { return sarifResultOf(o.full(&r.Findings[i]), ruleIndex, taxa, baseline) })
 	if err != nil {
 		return err
 	}
