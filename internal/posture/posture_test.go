@@ -1,0 +1,116 @@
+package posture_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/curfew-jit/curfew/internal/access"
+	"github.com/curfew-jit/curfew/internal/posture"
+	"github.com/curfew-jit/curfew/internal/scan"
+	"github.com/curfew-jit/curfew/internal/scan/estate"
+	"github.com/curfew-jit/curfew/internal/scan/triage"
+	"github.com/curfew-jit/curfew/internal/sim/estates"
+)
+
+var now = time.Date(2026, 11, 26, 12, 0, 0, 0, time.UTC)
+
+func demo(t *testing.T) *estate.Estate {
+	t.Helper()
+	e, err := estate.Read(strings.NewReader(string(estates.Demo())))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
+func judged(t *testing.T, o posture.Options) posture.Outcome {
+	t.Helper()
+	o.Judge.Now = now
+	out, err := posture.Judge(demo(t), scan.Source{Kind: "file"}, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// The sums say the same as the list, however much of it is marked or picked.
+func TestSums(t *testing.T) {
+	all := judged(t, posture.Options{Judge: scan.Options{All: true}})
+	base, _ := all.UpdateBaseline(triage.Baseline{}, now)
+	sup, err := triage.ParseSuppressions("s.yaml", []byte("suppressions:\n- {rule: vm-management-port-exposed, owner: a, reason: b, until: 2999-01-01}\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	half := triage.Baseline{Made: base.Made, Entries: base.Entries[:len(base.Entries)/2]}
+	for name, o := range map[string]posture.Options{
+		"plain": {}, "all": {Judge: scan.Options{All: true}}, "suppressed": {Suppressions: sup}, "known": {Baseline: &base}, "half known": {Baseline: &half},
+		"both": {Baseline: &half, Suppressions: sup}, "a rule": {Filter: triage.Options{Rules: []string{"vm-jit-missing"}}},
+		"a rule, both": {Filter: triage.Options{Rules: []string{"vm-management-port-exposed"}}, Suppressions: sup, Baseline: &half},
+		"worst":        {Filter: triage.Options{Severities: []string{"critical"}}}, "a group": {Filter: triage.Options{Groups: []string{"shop-web"}}, Judge: scan.Options{All: true}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			out := judged(t, o)
+			s := out.Report.Summary
+			status, severity, suppressed, known := map[scan.Status]int{}, map[scan.Severity]int{}, 0, 0
+			for _, f := range out.Report.Findings {
+				switch {
+				case f.Suppressed != nil:
+					suppressed++
+				case f.Known:
+					known++
+				default:
+					status[f.Status]++
+					if f.Status == scan.Fail {
+						severity[f.Severity]++
+					}
+				}
+				if f.Status == scan.Fail && f.Rule == scan.VMJITMissing && len(f.Compliance) == 0 {
+					t.Errorf("%s of %s has no controls", f.Rule, f.Name)
+				}
+			}
+			for _, st := range []scan.Status{scan.Fail, scan.Unknown} { // the others are listed only when all are asked for
+				if s.Statuses[st] != status[st] {
+					t.Errorf("%d are %s, the sum says %d", status[st], st, s.Statuses[st])
+				}
+				n := 0
+				for _, r := range s.Rules {
+					n += r[st]
+				}
+				if n != status[st] {
+					t.Errorf("%d are %s, the sums of rules say %d", status[st], st, n)
+				}
+			}
+			for _, sv := range scan.Severities {
+				if s.Severities[sv] != severity[sv] {
+					t.Errorf("%d are %s, the sum says %d", severity[sv], sv, s.Severities[sv])
+				}
+			}
+			if s.Suppressed != suppressed || s.Known != known {
+				t.Errorf("%d suppressed and %d known, the sums say %d and %d", suppressed, known, s.Suppressed, s.Known)
+			}
+			if o.Judge.All && status[scan.Pass] != s.Statuses[scan.Pass] {
+				t.Errorf("%d pass, the sum says %d", status[scan.Pass], s.Statuses[scan.Pass])
+			}
+			again, err := posture.Again(judged(t, posture.Options{}).Report, posture.Options{Filter: o.Filter, Suppressions: o.Suppressions})
+			if o.Baseline == nil && !o.Judge.All && (err != nil || fmt.Sprint(again.Report.Summary.Severities) != fmt.Sprint(s.Severities)) {
+				t.Errorf("a report made elsewhere says %v, %v; want %v", again.Report.Summary.Severities, err, s.Severities)
+			}
+		})
+	}
+	if out := judged(t, posture.Options{Baseline: &base}); out.Report.Summary.Statuses[scan.Fail] != 0 || out.Report.Summary.Known == 0 {
+		t.Errorf("everything is known, and the sums are %+v", out.Report.Summary)
+	}
+}
+
+func TestFind(t *testing.T) {
+	e := demo(t)
+	for ref, want := range map[string]access.Code{"web-01": "", "WEB-01": "", "shop-web/web-01": "", e.VMs()[0].ID: "", strings.ToUpper(e.VMs()[0].ID): "",
+		"build-01": access.CodeAmbiguous, "lab/build-01": "", "web": access.CodeNotFound, "other/web-01": access.CodeNotFound, "/subscriptions/x": access.CodeNotFound} {
+		v, err := posture.Find(e, ref)
+		if want == "" && (err != nil || v == nil) || want != "" && access.CodeOf(err) != want {
+			t.Errorf("%s: got %v, want code %q", ref, err, want)
+		}
+	}
+}
