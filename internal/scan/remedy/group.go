@@ -302,10 +302,11 @@ func (p *plan) addDeny(d deny) {
 		" --direction Inbound --access Deny --protocol Tcp --source-address-prefixes " + d.source + " --source-port-ranges '*' --destination-address-prefixes" + words(d.dests) +
 		" --destination-port-ranges" + words(d.ports) + opt("--description", d.text))
 	n := len(p.bicep) + 1
+	pad := " "
 	// "*" is no address: it goes in the singular field alone.
 	bicepDest, hclDest := "destinationAddressPrefixes: "+list(bicep, d.dests), "destination_address_prefixes = "+list(hcl, d.dests)
 	if slices.Equal(d.dests, []string{"*"}) {
-		bicepDest, hclDest = "destinationAddressPrefix: '*'", `destination_address_prefix   = "*"`
+		bicepDest, hclDest, pad = "destinationAddressPrefix: '*'", `destination_address_prefix  = "*"`, ""
 	}
 	p.bicep = append(p.bicep, fmt.Sprintf(`// az deployment group create --subscription %s --resource-group %s
 resource group%d 'Microsoft.Network/networkSecurityGroups@2024-03-01' existing = {
@@ -328,22 +329,22 @@ resource deny%d 'Microsoft.Network/networkSecurityGroups/securityRules@2024-03-0
   }
 }
 `, plain(x.sub), plain(x.group), n, bicep(x.name), n, n, bicep(d.name), bicep(d.text), d.priority, d.source, bicepDest, list(bicep, d.ports)))
-	p.hcl = append(p.hcl, fmt.Sprintf(`# In subscription %s. A group whose rules stand in its own resource takes this as a security_rule block there.
+	p.hcl = append(p.hcl, fmt.Sprintf(strings.ReplaceAll(`# In subscription %s. A group whose rules stand in its own resource takes this as a security_rule block there.
 resource "azurerm_network_security_rule" "deny%d" {
-  name                         = %s
-  description                  = %s
-  resource_group_name          = %s
-  network_security_group_name  = %s
-  priority                     = %d
-  direction                    = "Inbound"
-  access                       = "Deny"
-  protocol                     = "Tcp"
-  source_address_prefix        = "%s"
-  source_port_range            = "*"
+  name                        PAD= %s
+  description                 PAD= %s
+  resource_group_name         PAD= %s
+  network_security_group_name PAD= %s
+  priority                    PAD= %d
+  direction                   PAD= "Inbound"
+  access                      PAD= "Deny"
+  protocol                    PAD= "Tcp"
+  source_address_prefix       PAD= "%s"
+  source_port_range           PAD= "*"
   %s
-  destination_port_ranges      = %s
+  destination_port_ranges     PAD= %s
 }
-`, plain(x.sub), n, hcl(d.name), hcl(d.text), hcl(x.group), hcl(x.name), d.priority, d.source, hclDest, list(hcl, d.ports)))
+`, "PAD", pad), plain(x.sub), n, hcl(d.name), hcl(d.text), hcl(x.group), hcl(x.name), d.priority, d.source, hclDest, list(hcl, d.ports)))
 	p.step("Open the network security group %s (subscription %s, resource group %s), Inbound security rules, Add.", x.name, x.sub, x.group)
 	p.step("Source: Service Tag, %s. Source port ranges: *. Destination: IP Addresses, %s. Destination port ranges: %s. Protocol: TCP. Action: Deny. Priority: %d. Name: %s.",
 		d.source, strings.Join(d.dests, ","), strings.Join(d.ports, ","), d.priority, d.name)
@@ -499,17 +500,16 @@ func (p *plan) noGroup() {
 	p.curfew = "curfew protect " + sh(vm.ID) + " --create-nsg"
 	done := map[string]bool{}
 	made := false
-	group := vm.Name + "-nsg"
-	taken := func(name string) bool {
-		return slices.ContainsFunc(p.e.NSGs(), func(n *estate.NSG) bool {
-			return strings.EqualFold(n.Name, name) && strings.EqualFold(n.Group, vm.Group) && strings.EqualFold(n.Subscription, vm.Subscription)
-		})
+	x := ref{vm.Subscription, vm.Group, vm.Name + "-nsg"}
+	id := func() string {
+		return fmt.Sprintf("/subscriptions/%s/resourceGroups/%s/providers/Microsoft.Network/networkSecurityGroups/%s", x.sub, x.group, x.name)
 	}
-	for i := 2; taken(group); i++ {
-		group = fmt.Sprintf("%s-nsg-%d", vm.Name, i)
+	for i := 2; ; i++ {
+		if _, taken := p.e.NSG(id()); !taken {
+			break
+		}
+		x.name = fmt.Sprintf("%s-nsg-%d", vm.Name, i)
 	}
-	x := ref{vm.Subscription, vm.Group, group}
-	id := fmt.Sprintf("/subscriptions/%s/resourceGroups/%s/providers/Microsoft.Network/networkSecurityGroups/%s", x.sub, x.group, x.name)
 	for _, ep := range vm.Endpoints {
 		n, ok := refOf(ep.NIC)
 		if ep.SubnetNSG != "" || ep.NICNSG != "" || done[strings.ToLower(ep.NIC)] || !ok {
@@ -536,7 +536,7 @@ resource "azurerm_network_security_group" "group" {
 `, plain(x.sub), hcl(x.name), hcl(x.group), hcl(vm.Location)))
 			p.step("Create a network security group %s in subscription %s, resource group %s, region %s.", x.name, x.sub, x.group, vm.Location)
 		}
-		p.shell("az network nic update" + p.in(n) + opt("--name", n.name) + opt("--network-security-group", id))
+		p.shell("az network nic update" + p.in(n) + opt("--name", n.name) + opt("--network-security-group", id()))
 		p.hcl = append(p.hcl, fmt.Sprintf(`resource "azurerm_network_interface_security_group_association" "nic%d" {
   network_interface_id      = %s
   network_security_group_id = azurerm_network_security_group.group.id

@@ -65,7 +65,7 @@ func (p *plan) jitMissing() {
 	var b, h strings.Builder
 	for _, n := range numbers {
 		fmt.Fprintf(&b, "          {\n            number: %d\n            protocol: 'TCP'\n            allowedSourceAddressPrefix: network\n            maxRequestAccessDuration: '%s'\n          }\n", n, jitLongest)
-		fmt.Fprintf(&h, "          {\n            number                     = %d\n            protocol                   = \"TCP\"\n            allowedSourceAddressPrefix = var.network\n            maxRequestAccessDuration   = \"%s\"\n          },\n", n, jitLongest)
+		fmt.Fprintf(&h, "            {\n              number                     = %d\n              protocol                   = \"TCP\"\n              allowedSourceAddressPrefix = var.network\n              maxRequestAccessDuration   = \"%s\"\n            },\n", n, jitLongest)
 	}
 	p.bicep = append(p.bicep, fmt.Sprintf(`// az deployment group create --subscription %s --resource-group %s
 @description('The addresses that may ask')
@@ -119,20 +119,12 @@ resource "azurerm_resource_group_template_deployment" "jit" {
 // policyFor returns the policy that already names the machine, or else a name for one of its own: a policy is replaced as a whole by a
 // write, so that a new one disturbs nobody. The name is "" where none fits.
 func (p *plan) policyFor(vm *estate.VM) (string, *estate.JITPolicy) {
-	taken := map[string]bool{}
-	for _, j := range p.e.Policies() {
-		if strings.EqualFold(j.Subscription, vm.Subscription) {
-			if slices.ContainsFunc(j.VMs, func(m estate.JITMachine) bool { return strings.EqualFold(m.VM, vm.ID) }) {
-				return "", j
-			}
-			if strings.EqualFold(j.Group, vm.Group) {
-				taken[strings.ToLower(j.Name)] = true
-			}
-		}
+	if j := p.index().byMachine[strings.ToLower(vm.ID)]; j != nil {
+		return "", j
 	}
 	room := maxJITName - len(vm.Name)
 	for _, name := range []string{vm.Name, "jit-" + vm.Name, "jit", "jit2", "j"} {
-		if len(name) <= room && !taken[strings.ToLower(name)] {
+		if len(name) <= room && !p.index().policyNames[strings.ToLower(vm.Subscription+"/"+vm.Group+"/"+name)] {
 			return name, nil
 		}
 	}
@@ -180,12 +172,7 @@ func (p *plan) rewrite(j *estate.JITPolicy, query string) {
 
 // narrowPolicy takes any source, and times above three hours, out of a policy. Whose addresses may ask instead is for people to say.
 func (p *plan) narrowPolicy() {
-	var j *estate.JITPolicy
-	for _, x := range p.e.Policies() {
-		if strings.EqualFold(x.ID, p.f.Resource) {
-			j = x
-		}
-	}
+	j := p.index().policies[strings.ToLower(p.f.Resource)]
 	if j == nil {
 		return
 	}

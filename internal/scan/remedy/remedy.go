@@ -11,18 +11,56 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/curfew-jit/curfew/internal/scan"
 	"github.com/curfew-jit/curfew/internal/scan/estate"
 )
 
+// Writer writes remediations for the findings of one estate. It is safe for concurrent use.
+type Writer struct {
+	e     *estate.Estate
+	index func() *index
+}
+
+// index finds what the estate itself does not by an id in lower case.
+type index struct {
+	sets        map[string]*estate.ScaleSet
+	policies    map[string]*estate.JITPolicy
+	byMachine   map[string]*estate.JITPolicy // the first policy that names a machine
+	policyNames map[string]bool              // subscription/group/name
+}
+
+// New returns a writer for an estate. What it has to look up is gathered when it is first needed.
+func New(e *estate.Estate) *Writer {
+	return &Writer{e, sync.OnceValue(func() *index {
+		x := &index{map[string]*estate.ScaleSet{}, map[string]*estate.JITPolicy{}, map[string]*estate.JITPolicy{}, map[string]bool{}}
+		for _, s := range e.ScaleSets() {
+			x.sets[strings.ToLower(s.ID)] = s
+		}
+		for _, j := range e.Policies() {
+			x.policies[strings.ToLower(j.ID)] = j
+			x.policyNames[strings.ToLower(j.Subscription+"/"+j.Group+"/"+j.Name)] = true
+			for _, m := range j.VMs {
+				if id := strings.ToLower(m.VM); x.byMachine[id] == nil {
+					x.byMachine[id] = j
+				}
+			}
+		}
+		return x
+	})}
+}
+
+// For is New(e).For(f), for one finding.
+func For(f scan.Finding, e *estate.Estate) *scan.Remediation { return New(e).For(f) }
+
 // For returns how to put a failure right, nil of a finding that does not fail. The estate is the one that was judged. The same finding
 // has always the same remediation.
-func For(f scan.Finding, e *estate.Estate) *scan.Remediation {
+func (w *Writer) For(f scan.Finding) *scan.Remediation {
 	if f.Status != scan.Fail {
 		return nil
 	}
-	p := &plan{f: f, e: e}
+	p := &plan{f: f, e: w.e, index: w.index}
 	switch f.Rule {
 	case scan.VMPortExposed:
 		p.exposed()
@@ -52,6 +90,8 @@ func For(f scan.Finding, e *estate.Estate) *scan.Remediation {
 type plan struct {
 	f scan.Finding
 	e *estate.Estate
+
+	index func() *index
 
 	summary   []string // sentences
 	curfew    string
@@ -128,8 +168,5 @@ func (p *plan) mind(texts ...string) {
 
 // machine returns the machine that a finding is about.
 func (p *plan) machine() (*estate.VM, bool) {
-	if p.e == nil {
-		return nil, false
-	}
 	return p.e.VM(p.f.Resource)
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
+	"github.com/hashicorp/hcl/v2/hclwrite"
 
 	"github.com/curfew-jit/curfew/internal/netsec"
 	"github.com/curfew-jit/curfew/internal/scan"
@@ -232,6 +233,9 @@ func TestTerraform(t *testing.T) {
 			continue
 		}
 		seen++
+		if got := string(hclwrite.Format([]byte(r.Terraform))); got != r.Terraform {
+			t.Errorf("%s: terraform fmt would write\n%s\nand not\n%s", name, got, r.Terraform)
+		}
 		file, diags := hclsyntax.ParseConfig([]byte(r.Terraform), name+".tf", hcl.InitialPos)
 		if diags.HasErrors() {
 			t.Errorf("%s: %v\n%s", name, diags, r.Terraform)

@@ -22,14 +22,7 @@ func (p *plan) announce(minutes int, what string) {
 	if !ok {
 		return
 	}
-	var set *estate.ScaleSet
-	if p.e != nil {
-		for _, s := range p.e.ScaleSets() {
-			if strings.EqualFold(s.ID, p.f.Resource) {
-				set = s
-			}
-		}
-	}
+	set := p.index().sets[strings.ToLower(p.f.Resource)]
 	isSet := strings.EqualFold(p.f.Type, "Microsoft.Compute/virtualMachineScaleSets") || set != nil
 	timeout := fmt.Sprintf("PT%dM", minutes)
 	profile := map[string]any{"terminateNotificationProfile": map[string]any{"enable": true, "notBeforeTimeout": timeout}}
