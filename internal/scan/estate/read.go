@@ -171,6 +171,8 @@ func (s *splitter) here() string {
 func (s *splitter) run() error {
 	s.buf = make([]byte, 0, batchSize+batchSize/4)
 	c := s.next()
+	for c == 0xEF && len(s.buf)-s.i < 3 && s.fill() {
+	}
 	if bytes.HasPrefix(s.buf[s.i:], []byte("\xEF\xBB\xBF")) { // a byte order mark of UTF-8 changes nothing
 		s.i += 3
 		c = s.next()
@@ -251,6 +253,16 @@ func (s *splitter) resources() error {
 		return nil
 	}
 	t := s.fresh()
+	err := s.bodies(&t)
+	if err != nil && len(t.bodies) > 0 {
+		// A body that is wrong within may be why the file does not go on as it should: decoders find that.
+		_, _ = s.send(t)
+	}
+	return err
+}
+
+// bodies hands on bodies until the end of the list. What it leaves in t has not been handed on.
+func (s *splitter) bodies(t *batch) error {
 	for {
 		if c := s.next(); c != '{' {
 			if s.ended() {
@@ -273,8 +285,8 @@ func (s *splitter) resources() error {
 		}
 		s.i++
 		if c == ']' || s.i >= batchSize {
-			var err error
-			if t, err = s.send(t); err != nil {
+			n, err := s.send(*t)
+			if *t = n; err != nil {
 				return err
 			}
 		}
@@ -329,7 +341,7 @@ func (s *splitter) send(t batch) (batch, error) {
 	select {
 	case s.out <- t:
 	case <-s.stop:
-		return n, errStopped
+		return batch{}, errStopped
 	}
 	return batch{bodies: n.bodies}, nil
 }

@@ -1,0 +1,170 @@
+package estate_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+	"testing"
+	"testing/iotest"
+
+	"github.com/curfew-jit/curfew/internal/netsec"
+	"github.com/curfew-jit/curfew/internal/scan/estate"
+	"github.com/curfew-jit/curfew/internal/sim/estates"
+)
+
+const (
+	sub = "/subscriptions/11111111-1111-4111-8111-111111111111"
+	rg  = sub + "/resourceGroups/Lab"
+	net = rg + "/providers/Microsoft.Network/"
+	cmp = rg + "/providers/Microsoft.Compute/virtualMachines/"
+)
+
+// P10: what is wrong with a file is said, with the place, and never a clean answer.
+func TestReadBad(t *testing.T) {
+	vm := `{"id":"` + cmp + `a","properties":{}}`
+	for name, c := range map[string]struct{ file, want string }{
+		"empty":             {"", "the file is empty"},
+		"white":             {" \n\t", "the file is empty"},
+		"text":              {"id,name\n1,2", "starts with no JSON value"},
+		"list":              {"[" + vm + "]", `must be an object {"resources": […]}, and starts with a list`},
+		"number":            {"42", "starts with a number"},
+		"utf-16":            {"\xff\xfe{\x00", "not UTF-8"},
+		"no resources":      {`{"value":[]}`, "no list called resources"},
+		"resources twice":   {`{"resources":[],"resources":[]}`, "resources stands twice"},
+		"resources null":    {`{"resources":null}`, "resources is null, not a list"},
+		"resources object":  {`{"resources":{}}`, "resources is an object, not a list"},
+		"resource a number": {`{"resources":[` + vm + `,7]}`, "resource number 1 is a number"},
+		"resource null":     {`{"resources":[null]}`, "resource number 0 is null"},
+		"comma":             {`{"resources":[` + vm + `,]}`, "resource number 1 is"},
+		"no comma":          {`{"resources":[` + vm + vm + `]}`, "a comma or the end of resources was expected after resource number 0"},
+		"truncated list":    {`{"resources":[` + vm + `,`, "the file ends before resource number 1"},
+		"truncated body":    {`{"resources":[` + vm + `,` + vm[:len(vm)-5], "the file ends in the middle of resource number 1, which starts at byte 156 (" + cmp + "a)"},
+		"truncated text":    {`{"resources":[` + vm + `,{"id":"/subs`, "the file ends in the middle of resource number 1"},
+		"truncated object":  {`{"resources":[` + vm + `]`, "here is the end of the file"},
+		"trailing":          {`{"resources":[]} x`, "something follows after the end"},
+		"two documents":     {`{"resources":[]}{"resources":[]}`, "something follows after the end of the file's object: an object"},
+		"other key":         {`{"next":tru,"resources":[]}`, `the value of "next" is wrong`},
+		"no id":             {`{"resources":[{"name":"x"}]}`, "resource number 0, which starts at byte 14 of the file: a resource has no id"},
+		"id a number":       {`{"resources":[{"id":7}]}`, "id is a number, not a text"},
+		"id no path":        {`{"resources":[{"id":"web-01"}]}`, "does not start with a slash"},
+		"wrong type":        {`{"resources":[{"id":"` + cmp + `a","type":"Microsoft.Compute/disks"}]}`, "says that its type is Microsoft.Compute/disks"},
+		"wrong id":          {`{"resources":[{"id":"` + net + `x/a","type":"microsoft.compute/virtualmachines"}]}`, "says that its type is"},
+		"properties":        {`{"resources":[{"id":"` + cmp + `a","properties":"x"}]}`, "properties is a text, not an object"},
+		"properties twice":  {`{"resources":[{"id":"` + cmp + `a","properties":{},"properties":{}}]}`, "properties stands twice"},
+		"wrong shape":       {`{"resources":[{"id":"` + cmp + `a","properties":{"networkProfile":[]}}]}`, "networkProfile is a list, not an object"},
+		"nics an object":    {`{"resources":[{"id":"` + cmp + `a","properties":{"networkProfile":{"networkInterfaces":{}}}}]}`, "networkInterfaces is an object, not a list"},
+		"bad port":          {`{"resources":[{"id":"` + net + `loadBalancers/l","properties":{"loadBalancingRules":[{"name":"r","properties":{"frontendPort":70000}}]}}]}`, "frontendPort is 70000, not a port"},
+		"bad prefix":        {`{"resources":[{"id":"` + net + `virtualNetworks/v","properties":{"addressSpace":{"addressPrefixes":["10.0.0.0/33"]}}}]}`, "is no address range"},
+		"admin rules":       {`{"resources":[{"id":"` + net + `virtualNetworks/v/networkManagerEffectiveSecurityAdminRules/default","properties":{}}]}`, "no list called value"},
+		"bad escape":        {`{"resources":[{"id":"\x"}]}`, `\x is no escape`},
+		"control character": {"{\"resources\":[{\"id\":\"a\x01\"}]}", "control character"},
+		"bad literal":       {`{"resources":[{"id":"/a","x":nul}]}`, "no JSON value"},
+		"bad number":        {`{"resources":[{"id":"/a","x":01}]}`, "is no number"},
+		"deep":              {`{"resources":[{"id":"/a","x":` + strings.Repeat("[", 100_000) + strings.Repeat("]", 100_000) + `}]}`, "nested deeper than"},
+		"brackets":          {`{"resources":[{"id":"/a","x":[}]}`, "resource number 0, which starts at byte 14 of the file: resource /a is wrong at byte 16"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for _, r := range []io.Reader{strings.NewReader(c.file), iotest.OneByteReader(strings.NewReader(c.file)), iotest.DataErrReader(strings.NewReader(c.file))} {
+				e, err := estate.Read(r)
+				if err == nil || e != nil || !strings.Contains(err.Error(), c.want) {
+					t.Fatalf("got %v, want %s", err, c.want)
+				}
+			}
+		})
+	}
+	t.Run("reader", func(t *testing.T) {
+		_, err := estate.Read(io.MultiReader(strings.NewReader(`{"resources":[`+vm+`,`), iotest.ErrReader(io.ErrUnexpectedEOF)))
+		if err == nil || !strings.Contains(err.Error(), "reading stopped at byte 156: unexpected EOF") {
+			t.Errorf("got %v", err)
+		}
+	})
+}
+
+func TestReadGood(t *testing.T) {
+	for name, file := range map[string]string{
+		"empty list": `{"resources":[]}`,
+		"mark":       "\xEF\xBB\xBF" + ` {"resources" : [ ] } ` + "\n",
+		"other keys": `{"count":2,"a":{"b":[1,2,{"c":"}]"}]},"resources":[{"id":"/a/b","x":"\"]}"}],"z":null}`,
+		"nulls":      `{"resources":[{"id":"` + cmp + `a","type":null,"name":null,"tags":null,"properties":{"networkProfile":null,"instanceView":null,"storageProfile":{"osDisk":null}}},{"id":"` + net + `networkInterfaces/n","properties":{"ipConfigurations":null,"networkSecurityGroup":null}},{"id":"` + rg + `/providers/Microsoft.Security/locations/x/jitNetworkAccessPolicies/default","properties":{"virtualMachines":null,"requests":null}}]}`,
+		"unknown":    `{"resources":[{"id":"` + rg + `/providers/Contoso.Things/things/x","type":"Contoso.Things/things","properties":[1,2]},{"id":"` + sub + `"},{"id":"` + rg + `"}]}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			for _, r := range []io.Reader{strings.NewReader(file), iotest.OneByteReader(strings.NewReader(file))} {
+				if _, err := estate.Read(r); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	e := read(t, []byte(`{"resources":[{"id":"`+rg+`/providers/Contoso.Things/things/x"},{"id":"`+strings.ToUpper(sub)+`"},{"id":"`+cmp+`a"}]}`))
+	if c := e.Counts(); c.Resources != 3 || c.Subscriptions != 1 || c.Others["contoso.things/things"] != 1 || c.Others["microsoft.resources/subscriptions"] != 1 {
+		t.Errorf("got %+v", c)
+	}
+}
+
+// A body of ten megabytes, and a batch that it does not fit into.
+func TestReadLongRules(t *testing.T) {
+	var b bytes.Buffer
+	b.WriteString(`{"resources":[{"id":"` + net + `networkSecurityGroups/g","properties":{"securityRules":[`)
+	for i := range 20_000 {
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		fmt.Fprintf(&b, `{"name":"r%d","properties":{"priority":%d,"direction":"Inbound","access":"Allow","protocol":"Tcp","description":%q,"sourceAddressPrefix":"10.0.0.0/8","destinationAddressPrefix":"*","sourcePortRange":"*","destinationPortRange":"22"}}`, i, 100+i%3900, strings.Repeat("x", 400))
+	}
+	b.WriteString(`]}},{"id":"` + cmp + `a"}]}`)
+	e := read(t, b.Bytes())
+	if n := len(e.NSGs()[0].Rules); n != 20_000 {
+		t.Errorf("got %d rules", n)
+	}
+}
+
+// The decoder against the standard library: what one takes the other takes, and the reverse.
+func FuzzAdd(f *testing.F) {
+	var file struct{ Resources []json.RawMessage }
+	if err := json.Unmarshal(estates.Demo(), &file); err != nil {
+		f.Fatal(err)
+	}
+	for i, r := range file.Resources {
+		if i%7 == 0 {
+			f.Add([]byte(r))
+		}
+	}
+	f.Add([]byte(`{"id":"/a","x":[1.5e3,-0,"\ud83d\ude00\u00e9",true,null]}`))
+	f.Fuzz(func(t *testing.T, body []byte) {
+		b := estate.NewBuilder()
+		err := b.Add(body)
+		if err == nil && !json.Valid(body) {
+			t.Errorf("%q is no JSON, and was added", body)
+		}
+		if err != nil && json.Valid(body) && strings.Contains(err.Error(), "no JSON value") {
+			t.Errorf("%q is JSON: %v", body, err)
+		}
+		e := b.Build()
+		for _, v := range e.VMs() {
+			e.Ways(v, netsec.TCP, 22)
+		}
+	})
+}
+
+// Any file: no crash, the same answer however it is cut, and an error or a whole estate.
+func FuzzRead(f *testing.F) {
+	f.Add([]byte(`{"resources":[{"id":"` + cmp + `a","properties":{"networkProfile":{"networkInterfaces":[{"id":"` + net + `networkInterfaces/n"}]}}}]}`))
+	f.Add(append([]byte("\xEF\xBB\xBF"), `{"a":"\"","resources":[{"id":"/x"}],"b":[{}]}`...))
+	f.Add([]byte(`{"resources":[{"id":"/x"},`))
+	f.Fuzz(func(t *testing.T, file []byte) {
+		e, err := estate.Read(bytes.NewReader(file))
+		_, slow := estate.Read(iotest.OneByteReader(bytes.NewReader(file)))
+		if fmt.Sprint(err) != fmt.Sprint(slow) {
+			t.Errorf("whole: %v; byte by byte: %v", err, slow)
+		}
+		if (e == nil) == (err == nil) {
+			t.Errorf("got %v, %v", e, err)
+		}
+		if err == nil && !json.Valid(bytes.TrimPrefix(file, []byte("\xEF\xBB\xBF"))) {
+			t.Errorf("%q is no JSON, and was read", file)
+		}
+	})
+}
