@@ -63,10 +63,14 @@ func RunSim(ctx context.Context, o SimOptions) (err error) {
 	if err != nil {
 		return err
 	}
+	loaded := func() {}
 	if o.VMs > 0 { // half as much again as the estate itself takes: the collector works harder, and the machine is not filled
 		debug.SetMemoryLimit(1200 << 20)
+		usual := debug.SetGCPercent(400) // while it loads, nearly all of what is new stays
+		loaded = func() { debug.SetGCPercent(usual) }
 	}
 	az, err := startLarge(ctx, o.Listen, "listen", dir, first, o.Seed, o.VMs, o.Clock, log)
+	loaded()
 	if err != nil {
 		return err
 	}

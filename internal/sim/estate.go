@@ -24,12 +24,52 @@ func (s *Sim) LoadFrom(in io.Reader) error {
 	defer s.mu.Unlock()
 	old := s.world
 	s.world = newWorld()
-	if err := s.loadLocked(resourcesOf(dec)); err != nil {
+	if err := s.loadLocked(ahead(resourcesOf(dec))); err != nil {
 		s.world = old
 		return err
 	}
 	s.changedLocked()
 	return nil
+}
+
+// ahead reads a sequence some way ahead of who asks, on another core.
+func ahead(in iter.Seq2[map[string]any, error]) iter.Seq2[map[string]any, error] {
+	type one struct {
+		body map[string]any
+		err  error
+	}
+	return func(yield func(map[string]any, error) bool) {
+		read, enough := make(chan []one, 4), make(chan struct{})
+		over := make(chan struct{})
+		go func() {
+			defer close(over)
+			defer close(read)
+			batch := make([]one, 0, 64)
+			pass := func() bool {
+				select {
+				case read <- batch:
+					batch = make([]one, 0, 64)
+					return true
+				case <-enough:
+					return false
+				}
+			}
+			for body, err := range in {
+				if batch = append(batch, one{body, err}); len(batch) == cap(batch) && !pass() {
+					return
+				}
+			}
+			pass()
+		}()
+		defer func() { close(enough); <-over }() // nobody reads from in any more when this returns
+		for batch := range read {
+			for _, o := range batch {
+				if !yield(o.body, o.err) {
+					return
+				}
+			}
+		}
+	}
 }
 
 // resourcesOf are the elements of the field resources, or the error in the way.
@@ -67,8 +107,13 @@ func resourcesOf(dec *json.Decoder) iter.Seq2[map[string]any, error] {
 				return
 			}
 			for dec.More() {
-				var body map[string]any
-				if err := dec.Decode(&body); err != nil {
+				var raw json.RawMessage
+				if err := dec.Decode(&raw); err != nil {
+					fail(err)
+					return
+				}
+				body, err := decodeTree(raw)
+				if err != nil {
 					fail(err)
 					return
 				}

@@ -63,3 +63,13 @@ func decodeAny(b []byte) (any, error) {
 	err := json.Unmarshal(b, &v)
 	return v, err
 }
+
+// Tree encodes and decodes as bodies are packed and unpacked.
+func Tree(in []byte) (out []byte, back map[string]any, err error) {
+	m, err := decodeTree(in)
+	if err != nil {
+		return nil, nil, err
+	}
+	out, err = appendTree(nil, m)
+	return out, m, err
+}

@@ -51,7 +51,7 @@ func newCaches() *caches {
 // doc is the body as a tree, nil where there is none yet. What a caller changes in it may be forgotten: setDoc is for changes.
 func (r *resource) doc() map[string]any {
 	if r.live == nil && r.packed != nil {
-		m, err := decodeObject(r.packed)
+		m, err := decodeTree(r.packed)
 		if err != nil {
 			panic(fmt.Sprintf("sim: %s was packed badly: %v", r.id, err)) // only what mustJSON made gets here
 		}

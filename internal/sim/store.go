@@ -79,13 +79,11 @@ func decodeObject(data []byte) (map[string]any, error) {
 }
 
 func mustJSON(v any) []byte {
-	var buf bytes.Buffer
-	enc := json.NewEncoder(&buf)
-	enc.SetEscapeHTML(false)
-	if err := enc.Encode(v); err != nil {
+	b, err := appendTree(nil, v)
+	if err != nil {
 		panic(fmt.Sprintf("sim: a decoded JSON value does not encode: %v", err)) // only values that came from JSON get here
 	}
-	return bytes.TrimSuffix(buf.Bytes(), []byte("\n"))
+	return b
 }
 
 func object(m map[string]any, field string) map[string]any {
@@ -305,7 +303,7 @@ func (s *Sim) stampedLocked(r *resource) map[string]any {
 // treeLocked is rawLocked, decoded; it must not be changed.
 func (s *Sim) treeLocked(r *resource) map[string]any {
 	if r.decoded == nil {
-		m, err := decodeObject(s.rawLocked(r))
+		m, err := decodeTree(s.rawLocked(r))
 		if err != nil {
 			panic(fmt.Sprintf("sim: %s does not decode: %v", r.id, err))
 		}
