@@ -206,7 +206,7 @@ func TestQuestionsOnATerminal(t *testing.T) {
 			t.Errorf("%q: exit code %d\n%s", typed, code, errs)
 		}
 	}
-	if strings.Contains(r.estate(), "curfew-") {
+	if strings.Contains(r.estate(), "curfew-deny-demo-") {
 		t.Fatal("something was written without consent")
 	}
 	if code, _, errs := r.main(t.Context(), "y\n", "--as", "admin", "protect", "web-01"); code != 0 {

@@ -29,7 +29,7 @@ func TestGraphQueries(t *testing.T) {
 		"Resources | where type =~ 'microsoft.network/networkinterfaces' and properties.ipConfigurations[0].properties.privateIPAddress == '10.10.1.11' | project name":               "web-01-nic",
 		"resourcecontainers | where type == 'microsoft.resources/subscriptions' | order by name asc | project name":                                                                   "Contoso Lab Contoso Shop",
 		"resourcecontainers | where type =~ 'Microsoft.Resources/subscriptions/resourceGroups' and name !has 'shop' | top 2 by name asc | project name":                               "MC_lab_field_northeurope back-office", // order is by bytes
-		"computeresources | project name | order by name asc":                                                                                                                         "render_0 render_1",
+		"computeresources | project name | order by name asc":                                                                                                                         "encode_0 render_0 render_1 thumbnails_0",
 	} {
 		r := a.do(200, "POST", graphPath, map[string]any{"query": query})
 		var names []string

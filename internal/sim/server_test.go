@@ -362,8 +362,8 @@ func TestMachines(t *testing.T) {
 			t.Errorf("%s: got %d NICs, want %d", path, n, want)
 		}
 	}
-	if n := len(list(a.do(200, "GET", shop+"/providers/Microsoft.Compute/virtualMachines", nil).body["value"])); n != 13 {
-		t.Errorf("got %d machines in the subscription, want 13", n)
+	if n := len(list(a.do(200, "GET", shop+"/providers/Microsoft.Compute/virtualMachines", nil).body["value"])); n != 14 {
+		t.Errorf("got %d machines in the subscription, want 14", n)
 	}
 	if n := len(list(a.do(200, "GET", shop+"/resourceGroups/shop-web/providers/Microsoft.Compute/virtualMachines", nil).body["value"])); n != 3 {
 		t.Errorf("got %d machines in the group, want 3", n)

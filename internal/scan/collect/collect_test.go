@@ -221,10 +221,10 @@ func TestCallsAreCounted(t *testing.T) {
 		t.Errorf("further calls: %v, want %v", calls, want)
 	}
 
-	b = newSim(t, sim.Config{}) // two networks of the demo are under a manager
+	b = newSim(t, sim.Config{}) // two networks of the demo are under a manager, two scale sets announce termination
 	got = b.collect(t, collect.Config{})
 	calls = b.calls()
-	if calls["admin"] != 2 || calls["jit"] != 2 || calls["graph"] != 3 || len(calls) != 4 {
+	if calls["admin"] != 2 || calls["jit"] != 2 || calls["graph"] != 3 || calls["instances"] != 2 || len(calls) != 5 {
 		t.Errorf("calls for the demo: %v", calls)
 	}
 	if last := b.progress[len(b.progress)-1]; !last.Done || last.Calls != last.CallsAll || last.Rows != last.RowsTotal || last.Rows == 0 {

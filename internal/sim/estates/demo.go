@@ -8,7 +8,7 @@ const (
 	DemoLab  = "c2d94b77-83a5-4f7e-a0d6-2e9a5b8f4c02"
 )
 
-// Demo is an estate of about fifteen machines in two subscriptions. Each shows one situation; the tag "shows" names it. 203.0.113.9 and
+// Demo is an estate of fewer than twenty machines in two subscriptions. Each shows one situation; the tag "shows" names it. 203.0.113.9 and
 // 203.0.113.10 are left free: they are clients.
 //
 //	web-01         NIC NSG with 443 and SSH open to the Internet: can be protected as it stands
@@ -26,7 +26,12 @@ const (
 //	batch-01       a security admin rule denies SSH before any NSG is asked
 //	sensor-hub     a security admin rule always allows SSH from a partner's network
 //	aks-…          owned by AKS, in its MC_ group
-//	render         a scale set of two
+//	render         a scale set of two that does not announce termination
+//	encode         a scale set that announces it ten minutes before
+//	thumbnails     a scale set that announces it three minutes before, less than Azure takes today
+//	vault-01       a just-in-time policy of Defender that is narrow and holds
+//	legacy-01      a just-in-time policy of Defender that is broad and bypassed, and an opening of it that was left behind
+//	archive-nsg    attached to nothing, with a rule of another Curfew for a machine that is gone
 func Demo() []byte {
 	e := New()
 	shows := func(what string) map[string]string { return map[string]string{"shows": what} }
@@ -72,6 +77,9 @@ func Demo() []byte {
 		NSG: e.NSG("search-01-nsg", Allow("allow-https", 300, "443", "*"), Allow("allow-ssh", 900, "22", "Internet"))})
 	e.ScaleSet("render", ScaleSet{Subnet: vnet + "/subnets/app", PrivateIPs: []string{"10.10.3.100", "10.10.3.101"}, NSG: e.NSG("render-nsg", Allow("allow-ssh", 1000, "22", "VirtualNetwork"))})
 
+	e.ScaleSet("encode", ScaleSet{Subnet: vnet + "/subnets/app", PrivateIPs: []string{"10.10.3.110"}, Terminate: "PT10M"})
+	e.ScaleSet("thumbnails", ScaleSet{Subnet: vnet + "/subnets/app", PrivateIPs: []string{"10.10.3.120"}, Terminate: "PT3M"})
+
 	e.Group("back-office", "westeurope")
 	lb := e.LB("reports-lb", "198.51.100.50", "Standard", []NATRule{{Name: "ssh-reports-01", FrontendPort: 50001, BackendPort: 22}},
 		LBRule{Name: "https", FrontendPort: 443, BackendPort: 443, ProbePort: 443})
@@ -81,6 +89,12 @@ func Demo() []byte {
 		NSG: e.NSG("payroll-nsg", Allow("allow-rdp", 1000, "3389", "Internet"), Rule{Name: "allow-winrm", Priority: 1010, Source: "10.10.0.0/16", Ports: []string{"5985", "5986"}})})
 	e.VM("fax-gateway", VM{Subnet: web, PrivateIP: "10.10.1.61", PublicIP: "198.51.100.61", PublicSKU: "Basic", Size: "Standard_B2s", Tags: shows("no NSG at all")})
 	e.VM("build-01", VM{Subnet: web, PrivateIP: "10.10.1.71", Tags: shows("a name that exists twice"), NSG: e.NSG("build-nsg", Allow("allow-ssh", 1000, "22", "VirtualNetwork"))})
+
+	vault := e.VM("vault-01", VM{Subnet: web, PrivateIP: "10.10.1.81", Tags: shows("just-in-time access by Defender"),
+		NSG: e.NSG("vault-nsg", defenderRule("MicrosoftDefenderForCloud-JITRule_-1151891693_545C5DBC675443D3BF179EFD1EF8254D", "MDC", "vault-01", "10.10.1.81", 1000, "Deny", "*"))})
+	e.JITPolicy("default", JITPort{VM: vault, Number: 22, Source: "203.0.113.64/26", Longest: "PT1H"})
+	e.NSG("archive-nsg", Rule{Name: "curfew-deny-archive-tcp-22", Priority: 200, Access: "Deny", Protocol: "*", Destination: "10.10.1.199", Port: "22",
+		Description: "Shuts port 22 of archive-01"})
 
 	e.Subscription(DemoLab, "Contoso Lab")
 	e.Group("lab", "northeurope")
@@ -93,10 +107,24 @@ func Demo() []byte {
 	e.AdminRules(field, AdminRule{Name: "always-allow-partner", Priority: 20, Access: "AlwaysAllow", Source: "203.0.113.128/25", Port: "22"})
 	e.VM("sensor-hub", VM{Subnet: field + "/subnets/default", PrivateIP: "10.30.0.10", PublicIP: "203.0.113.31", Tags: shows("an admin rule always allows"),
 		NSG: e.NSG("sensor-hub-nsg", Allow("allow-mqtt", 300, "8883", "Internet"))})
+	legacy := e.VM("legacy-01", VM{Subnet: quiet + "/subnets/default", PrivateIP: "10.20.0.12", Tags: shows("just-in-time access by Defender that is bypassed"),
+		NSG: e.NSG("legacy-nsg", Allow("allow-ssh-inside", 300, "22", "VirtualNetwork"),
+			defenderRule("SecurityCenter-JITRule-1170687618-8C18BF8921F041989344B4F1E3A0C370", "ASC", "legacy-01", "10.20.0.12", 100, "Allow", "203.0.113.77"),
+			defenderRule("SecurityCenter-JITRule_-1282941078_D94F68C391F84FFFB715F439EA7EBF4E", "ASC", "legacy-01", "10.20.0.12", 4096, "Deny", "*"))})
+	e.JITPolicy("default", JITPort{VM: legacy, Number: 22, Source: "*", Longest: "PT8H"})
 	cluster := e.ID("Microsoft.ContainerService/managedClusters", "field")
 	e.Group("MC_lab_field_northeurope", "northeurope")
 	e.VM("aks-system-31582749-0", VM{Subnet: field + "/subnets/aks", PrivateIP: "10.30.8.4", ManagedBy: cluster, Tags: shows("owned by AKS"), NSG: e.NSG("aks-agentpool-31582749-nsg")})
 	return e.JSON()
+}
+
+// defenderRule is a rule as Defender writes it: a policy's deny, or the allow of a request. FACTS 1.4.
+func defenderRule(name, product, vm, address string, priority int, access, source string) Rule {
+	text := " JIT Network Access rule for policy 'default' of VM '"
+	if access == "Allow" {
+		text = " JIT Network Access rule created by an initiation request for policy 'default' of VM '"
+	}
+	return Rule{Name: name, Priority: priority, Access: access, Protocol: "*", Source: source, Destination: address, Port: "22", Description: product + text + vm + "'."}
 }
 
 // Large is an estate for measurements: machines spread evenly over NSGs (on the NIC, 100 rules each) and subscriptions, a virtual network

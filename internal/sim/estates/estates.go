@@ -488,6 +488,28 @@ func (e *Estate) AdminRules(vnet string, rules ...AdminRule) {
 		"type": "Microsoft.Network/virtualNetworks/networkManagerEffectiveSecurityAdminRules", "properties": map[string]any{"value": value}})
 }
 
+// JITPort is a port that a just-in-time policy protects.
+type JITPort struct {
+	VM      string // id
+	Number  int
+	Source  string // who may ask
+	Longest string // for how long, ISO 8601
+}
+
+// JITPolicy adds a just-in-time policy of Defender in the current group and location. It writes no rules: those stand in the groups.
+func (e *Estate) JITPolicy(name string, ports ...JITPort) string {
+	var vms []any
+	for _, p := range ports {
+		vms = append(vms, map[string]any{"id": p.VM, "ports": []any{map[string]any{"number": p.Number, "protocol": "*", "allowedSourceAddressPrefix": p.Source,
+			"maxRequestAccessDuration": p.Longest}}})
+	}
+	typ := "Microsoft.Security/locations/" + e.location + "/jitNetworkAccessPolicies"
+	id := e.ID(typ, name)
+	e.put(map[string]any{"id": id, "name": name, "type": "Microsoft.Security/locations/jitNetworkAccessPolicies", "kind": "Basic", "location": e.location,
+		"properties": map[string]any{"virtualMachines": vms, "requests": []any{}, "provisioningState": "Succeeded"}})
+	return id
+}
+
 // Lock puts a management lock (CanNotDelete or ReadOnly) on any id.
 func (e *Estate) Lock(scope, name, level string) {
 	e.put(map[string]any{"id": scope + "/providers/Microsoft.Authorization/locks/" + name, "name": name, "type": "Microsoft.Authorization/locks",
