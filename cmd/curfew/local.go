@@ -11,6 +11,7 @@ import (
 	"github.com/curfew-jit/curfew/internal/config"
 	"github.com/curfew-jit/curfew/internal/demo"
 	"github.com/curfew-jit/curfew/internal/enforce/nsg"
+	"github.com/curfew-jit/curfew/internal/sim/estates"
 	"github.com/curfew-jit/curfew/internal/sim/packets"
 	"github.com/curfew-jit/curfew/internal/store/sqlite"
 )
@@ -23,7 +24,7 @@ func local(e cli.Env) cli.Local {
 				Version: e.Version, Out: e.Stdout, Err: e.Stderr, Clock: e.Clock})
 		},
 		Sim: func(ctx context.Context, o cli.SimOptions) error {
-			return demo.RunSim(ctx, demo.SimOptions{Listen: o.Listen, Dir: o.Dir, Estate: o.Estate, Packets: o.Packets, VMs: o.VMs, Seed: o.Seed, Faults: o.Faults, Proxy: o.Proxy,
+			return demo.RunSim(ctx, demo.SimOptions{Listen: o.Listen, Dir: o.Dir, Estate: o.Estate, Packets: o.Packets, Large: estates.LargeOptions{VMs: o.VMs, Subscriptions: o.Subscriptions, NSGs: o.NSGs, Rules: o.Rules, PublicEvery: o.PublicEvery}, Seed: o.Seed, Faults: o.Faults, Proxy: o.Proxy,
 				Identity: o.Identity, JSON: o.JSON, Program: e.Program, Out: e.Stdout, Err: e.Stderr, Clock: e.Clock})
 		},
 		Serve: func(ctx context.Context, o cli.ServeOptions) error {

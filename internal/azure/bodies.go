@@ -10,7 +10,7 @@ import (
 )
 
 // listed is where the resources of a type are listed in a subscription, and by which version of the API.
-var listed = map[string]struct{ what, path, version string }{
+var listed = map[string]struct{ what, path, version string }{ // keys in lower case
 	"microsoft.compute/virtualmachines":           {"virtual machines", computeProvider + "virtualMachines", computeVersion},
 	"microsoft.compute/virtualmachinescalesets":   {"scale sets", computeProvider + "virtualMachineScaleSets", computeVersion},
 	"microsoft.network/networkinterfaces":         {"network interfaces", networkProvider + "networkInterfaces", networkVersion},
@@ -22,6 +22,10 @@ var listed = map[string]struct{ what, path, version string }{
 	"microsoft.network/ipgroups":                  {"IP groups", networkProvider + "ipGroups", networkVersion},
 	"microsoft.network/routetables":               {"route tables", networkProvider + "routeTables", networkVersion},
 	"microsoft.network/bastionhosts":              {"Bastion hosts", networkProvider + "bastionHosts", networkVersion},
+	"microsoft.network/firewallpolicies":          {"firewall policies", networkProvider + "firewallPolicies", networkVersion},
+	"microsoft.network/virtualnetworkgateways":    {"virtual network gateways", networkProvider + "virtualNetworkGateways", networkVersion},
+	"microsoft.network/localnetworkgateways":      {"local network gateways", networkProvider + "localNetworkGateways", networkVersion},
+	"microsoft.network/connections":               {"connections of gateways", networkProvider + "connections", networkVersion},
 	"microsoft.security/jitnetworkaccesspolicies": {"just-in-time policies", securityProvider + "jitNetworkAccessPolicies", jitVersion},
 }
 
@@ -29,7 +33,13 @@ const (
 	securityProvider = "/providers/Microsoft.Security/"
 	jitVersion       = "2020-01-01" // FACTS 1.1
 	groupsVersion    = "2020-05-01"
+	resourcesVersion = "2021-04-01"
 )
+
+// byGroup are the types that have a list in a resource group alone. Which groups have any is asked of the list of all resources, which
+// has no properties.
+var byGroup = map[string]bool{"microsoft.network/virtualnetworkgateways": true, "microsoft.network/localnetworkgateways": true,
+	"microsoft.network/connections": true}
 
 // Plural names a type for people, "network security groups" for Microsoft.Network/networkSecurityGroups; the type itself where it
 // is none that ListBodies knows.
@@ -48,7 +58,46 @@ func (c *Client) ListBodies(ctx context.Context, subscription, fullType string, 
 	if !ok {
 		return &Error{Op: "list " + fullType, Class: Invalid, Err: errors.New("no such type is known")}
 	}
-	return c.bodies(ctx, "list "+l.what, subscription, sub(subscription)+l.path, l.version, each)
+	op := "list " + l.what
+	if !byGroup[strings.ToLower(fullType)] {
+		return c.bodies(ctx, op, subscription, sub(subscription)+l.path, l.version, each)
+	}
+	var groups []string
+	seen := map[string]bool{}
+	full := strings.TrimPrefix(l.path, "/providers/")
+	err := c.bodies(ctx, op, subscription, sub(subscription)+"/resources", resourcesVersion, func(b []byte) error {
+		id, err := ParseID(Peek(b, "id"))
+		if err != nil {
+			return err
+		}
+		if k := strings.ToLower(id.Group); !seen[k] {
+			seen[k] = true
+			groups = append(groups, id.Group)
+		}
+		return nil
+	}, "$filter", "resourceType eq '"+full+"'")
+	for _, g := range groups {
+		if err == nil {
+			err = c.bodies(ctx, op, subscription, sub(subscription)+"/resourceGroups/"+g+l.path, l.version, each)
+		}
+		if Classify(err) == NotFound {
+			err = nil // the group is gone since
+		}
+	}
+	return err
+}
+
+// ListRuleCollections is ListBodies for the groups of rule collections of a firewall policy, which hold its rules.
+func (c *Client) ListRuleCollections(ctx context.Context, policy string, each func(body []byte) error) error {
+	const op = "list rule collections of"
+	id, err := ParseID(policy)
+	if err == nil && !id.Is("Microsoft.Network/firewallPolicies") {
+		err = fmt.Errorf("resource id %q is not that of a firewall policy", policy)
+	}
+	if err != nil {
+		return &Error{Op: op, Resource: policy, Class: Invalid, Err: err}
+	}
+	return c.bodies(ctx, op, id.Subscription, policy+"/ruleCollectionGroups", networkVersion, each)
 }
 
 // ListInstances is ListBodies for the instances of a scale set, which tell whether they are on its latest model. FACTS 4.1.
@@ -65,9 +114,9 @@ func (c *Client) ListInstances(ctx context.Context, scaleSet string, each func(b
 }
 
 // bodies reads all pages of a list.
-func (c *Client) bodies(ctx context.Context, op, subscription, path, version string, each func([]byte) error) error {
+func (c *Client) bodies(ctx context.Context, op, subscription, path, version string, each func([]byte) error, more ...string) error {
 	seen := map[string]bool{}
-	for next := c.url(path, version); next != ""; {
+	for next := c.url(path, version, more...); next != ""; {
 		fail := func(err error) error {
 			return &Error{Op: op, Resource: path, Class: Transient, Status: http.StatusOK, Err: err}
 		}

@@ -15,17 +15,18 @@ type DemoOptions struct {
 
 // SimOptions are those of the simulator alone.
 type SimOptions struct {
-	Listen   string
-	Dir      string // "": nothing is kept
-	Estate   string // file to load at first; "": the demo's
-	VMs      int    // above 0: an estate of so many machines
-	Seed     uint64
-	Faults   string // file
-	Proxy    string // address
-	Identity string // address
-	Packets  bool   // machines are network namespaces
-	JSON     bool
-	Program  string
+	Listen                                  string
+	Dir                                     string // "": nothing is kept
+	Estate                                  string // file to load at first; "": the demo's
+	VMs                                     int    // above 0: an estate of so many machines
+	Subscriptions, NSGs, Rules, PublicEvery int    // of that estate; 0: as docs/simulator.md says
+	Seed                                    uint64
+	Faults                                  string // file
+	Proxy                                   string // address
+	Identity                                string // address
+	Packets                                 bool   // machines are network namespaces
+	JSON                                    bool
+	Program                                 string
 }
 
 const packetsUsage = "carry real packets: machines are network namespaces (Linux, root; needs nft, ip, ss, sshd, ssh)"
@@ -95,6 +96,14 @@ there (as root).`,
 			if o.VMs < 0 || o.VMs > 0 && o.Estate != "" {
 				return badInput("vms", "--vms is the number of machines of an estate that is made up, and stands without --estate")
 			}
+			for _, f := range []struct {
+				name string
+				n    int
+			}{{"subscriptions", o.Subscriptions}, {"nsgs", o.NSGs}, {"rules", o.Rules}, {"public-every", o.PublicEvery}} {
+				if f.n < 0 || f.n > 0 && o.VMs == 0 {
+					return badInput(f.name, "--%s is a number of the estate that --vms makes up, and needs that", f.name)
+				}
+			}
 			return c.Local.Sim(cmd.Context(), o)
 		},
 	}
@@ -104,6 +113,10 @@ there (as root).`,
 	f.StringVar(&o.Dir, "dir", "", "`DIRECTORY` that keeps the estate (default: nothing is kept)")
 	f.StringVar(&o.Estate, "estate", "", "`FILE` with the estate to begin with (default: the demo's)")
 	f.IntVar(&o.VMs, "vms", 0, "begin with an estate of `N` machines instead, which is not kept")
+	f.IntVar(&o.Subscriptions, "subscriptions", 0, "with --vms: spread over `N` subscriptions (default: one for 20,000 machines)")
+	f.IntVar(&o.NSGs, "nsgs", 0, "with --vms: `N` network security groups (default: one for 200 machines)")
+	f.IntVar(&o.Rules, "rules", 0, "with --vms: `N` rules in each network security group (default: 20)")
+	f.IntVar(&o.PublicEvery, "public-every", 0, "with --vms: one machine in `N` has a public address (default: 4)")
 	f.Uint64Var(&o.Seed, "seed", 0, "`NUMBER` that ids, etags and chances follow from")
 	f.StringVar(&o.Faults, "faults", "", "`FILE` with a schedule of faults (docs/simulator.md)")
 	f.StringVar(&o.Proxy, "proxy-listen", "", "`ADDRESS` of a proxy for clients that know only Azure's public hosts: HTTPS_PROXY=http://ADDRESS")

@@ -23,19 +23,20 @@ import (
 	"github.com/curfew-jit/curfew/internal/access"
 	"github.com/curfew-jit/curfew/internal/clock"
 	"github.com/curfew-jit/curfew/internal/sim"
+	"github.com/curfew-jit/curfew/internal/sim/estates"
 )
 
 // SimOptions of RunSim.
 type SimOptions struct {
 	Listen   string
-	Dir      string // "": nothing is kept
-	Estate   string // file; "": the demo's
-	Packets  bool   // machines are network namespaces
-	VMs      int    // above 0: an estate of so many machines instead, which is not kept
-	Seed     uint64 // of etags, ids and chances
-	Faults   string // file with a schedule of faults
-	Proxy    string // address of a proxy for clients with hard-coded hosts
-	Identity string // address of managed-identity endpoints over plain HTTP
+	Dir      string               // "": nothing is kept
+	Estate   string               // file; "": the demo's
+	Packets  bool                 // machines are network namespaces
+	Large    estates.LargeOptions // with machines: an estate of so many instead, which is not kept
+	Seed     uint64               // of etags, ids and chances
+	Faults   string               // file with a schedule of faults
+	Proxy    string               // address of a proxy for clients with hard-coded hosts
+	Identity string               // address of managed-identity endpoints over plain HTTP
 	JSON     bool
 	Program  string
 	Out, Err io.Writer
@@ -64,12 +65,12 @@ func RunSim(ctx context.Context, o SimOptions) (err error) {
 		return err
 	}
 	loaded := func() {}
-	if o.VMs > 0 { // half as much again as the estate itself takes: the collector works harder, and the machine is not filled
-		debug.SetMemoryLimit(1200 << 20)
+	if o.Large.VMs > 0 { // half as much again as the estate itself takes: the collector works harder, and the machine is not filled
+		debug.SetMemoryLimit(max(1200<<20, o.Large.Bytes()))
 		usual := debug.SetGCPercent(400) // while it loads, nearly all of what is new stays
 		loaded = func() { debug.SetGCPercent(usual) }
 	}
-	az, err := startLarge(ctx, o.Listen, "listen", dir, first, o.Seed, o.VMs, o.Clock, log)
+	az, err := startLarge(ctx, o.Listen, "listen", dir, first, o.Seed, o.Large, o.Clock, log)
 	loaded()
 	if err != nil {
 		return err

@@ -59,15 +59,15 @@ type simulated struct {
 // startAzure listens with HTTPS. The estate is read from dir, where a simulator kept it before, or else is the given one; each change is
 // in the file before the caller hears of it, so that a process that was killed goes on where it was.
 func startAzure(ctx context.Context, listen, option, dir string, estate []byte, clk clock.Clock, log *slog.Logger) (*simulated, error) {
-	return startLarge(ctx, listen, option, dir, estate, 0, 0, clk, log)
+	return startLarge(ctx, listen, option, dir, estate, 0, estates.LargeOptions{}, clk, log)
 }
 
-// startLarge is startAzure with a seed, and with an estate of so many machines that is made up instead of read, and not kept: a file of it
+// startLarge is startAzure with a seed, and with a large estate that is made up instead of read, and not kept: a file of it
 // would be written anew with each change.
-func startLarge(ctx context.Context, listen, option, dir string, estate []byte, seed uint64, machines int, clk clock.Clock, log *slog.Logger) (_ *simulated, err error) {
+func startLarge(ctx context.Context, listen, option, dir string, estate []byte, seed uint64, large estates.LargeOptions, clk clock.Clock, log *slog.Logger) (_ *simulated, err error) {
 	file := filepath.Join(dir, estateFile)
 	kept, err := os.ReadFile(file)
-	if machines > 0 {
+	if large.VMs > 0 {
 		file, kept, estate = "", nil, nil
 	} else if err == nil {
 		estate = kept
@@ -82,9 +82,9 @@ func startLarge(ctx context.Context, listen, option, dir string, estate []byte, 
 		}
 	}
 	s, err := sim.New(sim.Config{Now: clk.Now, Estate: estate, OperationDelay: operationDelay, TokenKey: key, Seed: seed, Log: log})
-	if err == nil && machines > 0 {
+	if err == nil && large.VMs > 0 {
 		from, to := io.Pipe()
-		go func() { _ = to.CloseWithError(estates.WriteLarge(to, estates.LargeOptions{VMs: machines})) }()
+		go func() { _ = to.CloseWithError(estates.WriteLarge(to, large)) }()
 		err = s.LoadFrom(from)
 		_ = from.Close()
 	}

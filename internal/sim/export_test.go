@@ -17,10 +17,7 @@ func (s *Sim) CompareGraphText() (compared int, differ []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, r := range s.orderedLocked() {
-		rw, ok := s.graphRowLocked(r, view{})
-		if !ok {
-			continue
-		}
+		rw := row{table: s.graphTableLocked(view{}), res: r}
 		try := func(column string, steps ...string) {
 			text, ok := s.graphTextLocked(nil, r, column, steps)
 			if !ok {

@@ -28,19 +28,16 @@ var tables = map[string]func(typeKey string) bool{
 	"networkresources":   func(t string) bool { return t == typeAdminRules }, // seen as memberships
 }
 
-func (s *Sim) graphRowLocked(r *resource, v view) (row, bool) {
-	tree := s.stampedLocked // no detour over text; an NSG's rules are not in its body
-	if r.typeKey == typeNSG {
-		tree = s.treeLocked
-	}
-	if v.stale > 0 || !v.asOf.IsZero() {
-		raw := s.readLocked(r, v)
-		if raw == nil {
-			return row{}, false
+// graphTableLocked shows resources as Resource Graph does.
+func (s *Sim) graphTableLocked(v view) *table {
+	out := &table{base: func(r *resource, c string) (any, bool) {
+		tree := s.stampedLocked // no detour over text; an NSG's rules are not in its body
+		if r.typeKey == typeNSG {
+			tree = s.treeLocked
 		}
-		tree = func(*resource) map[string]any { m, _ := decodeObject(raw); return m }
-	}
-	out := row{base: func(c string) (any, bool) {
+		if v.stale > 0 || !v.asOf.IsZero() {
+			tree = func(*resource) map[string]any { m, _ := decodeObject(s.readLocked(r, v)); return m }
+		}
 		switch c {
 		case "id":
 			return r.id, true
@@ -94,11 +91,9 @@ func (s *Sim) graphRowLocked(r *resource, v view) (row, bool) {
 		return nil, false
 	}}
 	if v.stale == 0 && v.asOf.IsZero() {
-		out.text = func(dst []byte, column string, steps []string) ([]byte, bool) {
-			return s.graphTextLocked(dst, r, column, steps)
-		}
+		out.text = s.graphTextLocked
 	}
-	return out, true
+	return out
 }
 
 // extendedView is the power state as Resource Graph shows it.
@@ -246,7 +241,7 @@ func (s *Sim) graphLocked(r *request) *answer {
 		s.keepGraphLocked(answerTo, rows, more)
 	}
 	if !strings.EqualFold(in.Options.ResultFormat, "table") {
-		return quota(ok(200, q.page(page, total, skip, top)))
+		return quota(ok(200, q.page(&s.pageSize, page, total, skip, top)))
 	}
 	data := make([]map[string]any, len(page))
 	for i, r := range page {
@@ -290,12 +285,12 @@ func skipToken(n int) string {
 }
 
 // page is an answer of objects. Rows are written one by one: text that lies ready is not decoded.
-func (q *query) page(rows []row, total, skip, top int) []byte {
+func (q *query) page(room *int, rows []row, total, skip, top int) []byte {
 	names := make([][]byte, len(q.cols))
 	for i, c := range q.cols {
 		names[i] = append(mustJSON(c.name), ':')
 	}
-	b := append(make([]byte, 0, 1024+512*len(rows)), `{"totalRecords":`...)
+	b := append(make([]byte, 0, 1024+*room*len(rows)), `{"totalRecords":`...)
 	b = strconv.AppendInt(b, int64(total), 10)
 	b = append(b, `,"count":`...)
 	b = strconv.AppendInt(b, int64(len(rows)), 10)
@@ -323,6 +318,9 @@ func (q *query) page(rows []row, total, skip, top int) []byte {
 	default:
 		b = append(b, `false"}`...)
 	}
+	if len(rows) > 100 {
+		*room = len(b)*5/4/len(rows) + 1 // the next page will be about as large
+	}
 	return b
 }
 
@@ -342,13 +340,15 @@ func (s *Sim) graphEnvLocked(subs map[string]bool, roles bool, principal string,
 		}
 		slices.SortFunc(found, func(a, b *resource) int { return cmp.Compare(a.seq, b.seq) })
 		rows := make([]row, 0, len(found))
+		seen := s.graphTableLocked(v)
 		for _, res := range found {
-			if table == "networkresources" {
+			switch {
+			case table == "networkresources":
 				if row, ok := s.membershipLocked(res, v); ok {
 					rows = append(rows, row)
 				}
-			} else if row, ok := s.graphRowLocked(res, v); ok {
-				rows = append(rows, row)
+			case v == view{} || s.readLocked(res, v) != nil:
+				rows = append(rows, row{table: seen, res: res})
 			}
 		}
 		return rows

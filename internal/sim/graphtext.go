@@ -97,7 +97,7 @@ func (s *Sim) ipConfigurationsText(dst []byte, r *resource, list []byte) ([]byte
 			dst = append(dst, ',')
 		}
 		dst = append(dst, `{"etag":`...)
-		dst = append(dst, mustJSON(r.etag)...)
+		dst = strconv.AppendQuote(dst, r.etag) // printable, with quotes
 		dst = append(dst, `,"id":"`...)
 		dst = append(append(append(dst, r.id...), "/ipConfigurations/"...), name[1:len(name)-1]...)
 		dst = append(dst, `","type":"`...)

@@ -100,11 +100,17 @@ func identByte(c byte) bool {
 
 // row is one line of a result: a resource seen through columns.
 type row struct {
-	base  func(column string) (any, bool) // nil after project
-	text  func(dst []byte, column string, steps []string) ([]byte, bool)
+	table *table    // nil after project, and of rows that are made up
+	res   *resource // in it
 	cols  map[string]any
 	shape *shape // after project: how columns come out of from
 	from  *row
+}
+
+// table shows resources as rows. There are hundreds of thousands of rows, so that none has more of its own than a resource.
+type table struct {
+	base func(r *resource, column string) (any, bool)
+	text func(dst []byte, r *resource, column string, steps []string) ([]byte, bool) // nil: there is none
 }
 
 // shape is a projection, shared by all rows of a result: hundreds of thousands, most of which are never shown.
@@ -129,8 +135,8 @@ func (r row) get(name string) any {
 			return r.shape.exprs[i].f(*r.from)
 		}
 	}
-	if r.base != nil {
-		if v, ok := r.base(name); ok {
+	if r.table != nil {
+		if v, ok := r.table.base(r.res, name); ok {
 			return v
 		}
 	}
@@ -144,8 +150,8 @@ func (r row) append(dst []byte, name string, steps []string) []byte {
 			if i, ok := r.shape.index[name]; ok && len(steps) == 0 {
 				return r.shape.exprs[i].append(dst, *r.from)
 			}
-		} else if r.text != nil {
-			if out, ok := r.text(dst, name, steps); ok {
+		} else if r.table != nil && r.table.text != nil {
+			if out, ok := r.table.text(dst, r.res, name, steps); ok {
 				return out
 			}
 		}
@@ -160,7 +166,7 @@ func (r row) append(dst []byte, name string, steps []string) []byte {
 
 // with is the row with more columns; the old ones stay as they are.
 func (r row) with(n int) row {
-	out := row{base: r.base, text: r.text, shape: r.shape, from: r.from, cols: make(map[string]any, len(r.cols)+n)}
+	out := row{table: r.table, res: r.res, shape: r.shape, from: r.from, cols: make(map[string]any, len(r.cols)+n)}
 	for k, v := range r.cols {
 		out.cols[k] = v
 	}
@@ -174,6 +180,7 @@ type expr struct {
 	dyn bool
 
 	write func(dst []byte, r row) []byte // the value as JSON, where that is had without the value
+	lit   []byte                         // of a constant text: it as JSON
 	col   string                         // of a column, or of what steps lead to in it
 	steps []string
 }
@@ -622,8 +629,9 @@ func (p *parser) order(out *query, limit int) error {
 			keys []any
 		}
 		lines := make([]line, len(rows))
+		keys := make([]any, len(rows)*len(list))
 		for i, r := range rows {
-			lines[i] = line{r, make([]any, len(list))}
+			lines[i] = line{r, keys[i*len(list) : (i+1)*len(list)]}
 			for j, b := range list {
 				lines[i].keys[j] = b.e.f(r)
 			}

@@ -243,7 +243,7 @@ func (p *parser) primary() (expr, error) {
 	t := p.next()
 	switch t.kind {
 	case "string":
-		return expr{f: func(row) any { return t.text }}, nil
+		return expr{f: func(row) any { return t.text }, lit: mustJSON(t.text)}, nil
 	case "number":
 		return expr{f: func(row) any { return number(t.text) }}, nil
 	case "op":
@@ -411,7 +411,12 @@ func bag(name string, args []expr) (expr, error) {
 			if i > 0 {
 				dst = append(dst, ',')
 			}
-			dst = append(append(dst, mustJSON(str(args[i].f(r)))...), ':')
+			if args[i].lit != nil {
+				dst = append(dst, args[i].lit...)
+			} else {
+				dst = append(dst, mustJSON(str(args[i].f(r)))...)
+			}
+			dst = append(dst, ':')
 			dst = args[i+1].append(dst, r)
 		}
 		return append(dst, '}')

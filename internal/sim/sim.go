@@ -116,6 +116,7 @@ type world struct {
 	typeLists   map[string][]string
 	quota       map[string]*graphWindow
 	graphKept   map[graphKey]*graphAnswer
+	pageSize    int // room for a row of an answer of Resource Graph, as the last page had it
 	activities  []activity
 	instanceSeq map[string]int // next instance id by scale set
 }

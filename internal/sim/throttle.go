@@ -103,7 +103,11 @@ const (
 	graphSpan    = 5 * time.Second
 )
 
+// Without Config.GraphQuota every query finds the quota as if it were the first: clients that wait when little is left need not.
 func (s *Sim) graphQuotaLocked(principal string) (remaining int, resets string, ok bool) {
+	if !s.cfg.GraphQuota {
+		return graphQueries - 1, "00:00:05", true
+	}
 	now := s.cfg.Now()
 	w := s.quota[principal]
 	if w == nil || now.Sub(w.start) >= graphSpan || now.Before(w.start) {
@@ -113,7 +117,7 @@ func (s *Sim) graphQuotaLocked(principal string) (remaining int, resets string, 
 	left := w.start.Add(graphSpan).Sub(now)
 	resets = fmt.Sprintf("00:00:%02d", int(math.Ceil(left.Seconds())))
 	if w.used >= graphQueries {
-		return 0, resets, !s.cfg.GraphQuota
+		return 0, resets, false
 	}
 	w.used++
 	return graphQueries - w.used, resets, true

@@ -36,6 +36,7 @@ type Client interface {
 	ManagementGroupSubscriptions(ctx context.Context, group string) ([]string, error)
 	GraphPage(ctx context.Context, q azure.GraphQuery, token string) (azure.GraphPage, error)
 	ListBodies(ctx context.Context, subscription, fullType string, each func(body []byte) error) error
+	ListRuleCollections(ctx context.Context, policy string, each func(body []byte) error) error
 	ListInstances(ctx context.Context, scaleSet string, each func(body []byte) error) error
 	AdminRuleBodies(ctx context.Context, vnetID string) ([]json.RawMessage, error)
 }
@@ -90,6 +91,8 @@ const (
 	nicType      = "microsoft.network/networkinterfaces"
 	nsgType      = "microsoft.network/networksecuritygroups"
 	vnetType     = "microsoft.network/virtualnetworks"
+	policyType   = "microsoft.network/firewallpolicies"
+	rulesType    = "microsoft.network/firewallpolicies/rulecollectiongroups"
 	adminType    = "microsoft.network/virtualnetworks/networkmanagereffectivesecurityadminrules"
 	managerType  = "microsoft.network/networkmanagers"
 	jitListType  = "microsoft.security/jitnetworkaccesspolicies"
@@ -98,7 +101,8 @@ const (
 
 // types are read from Resource Graph, or listed in each subscription.
 var types = []string{vmType, setType, nicType, nsgType, vnetType, "microsoft.network/publicipaddresses", "microsoft.network/loadbalancers",
-	"microsoft.network/azurefirewalls", "microsoft.network/ipgroups", "microsoft.network/routetables", "microsoft.network/bastionhosts"}
+	"microsoft.network/azurefirewalls", "microsoft.network/ipgroups", "microsoft.network/routetables", "microsoft.network/bastionhosts",
+	policyType, "microsoft.network/virtualnetworkgateways", "microsoft.network/localnetworkgateways", "microsoft.network/connections"}
 
 // run is one collection.
 type run struct {
@@ -114,6 +118,7 @@ type run struct {
 	progress Progress
 	sets     []scaleSet
 	vnets    []string // ids
+	policed  []string // ids of firewall policies
 	managers int
 	told     time.Time
 }
@@ -342,11 +347,13 @@ func (r *run) add(body []byte, kind, subscription string) {
 	case setType:
 		r.noteSet(body)
 	case vnetType:
-		if id := azure.Peek(body, "id"); id != "" {
-			r.mu.Lock()
-			r.vnets = append(r.vnets, id)
-			r.mu.Unlock()
-		}
+		r.mu.Lock()
+		r.vnets = append(r.vnets, azure.Peek(body, "id"))
+		r.mu.Unlock()
+	case policyType:
+		r.mu.Lock()
+		r.policed = append(r.policed, azure.Peek(body, "id"))
+		r.mu.Unlock()
 	case managerType:
 		r.mu.Lock()
 		r.managers++

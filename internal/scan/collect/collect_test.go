@@ -363,7 +363,7 @@ func TestFaultsOfResourceGraph(t *testing.T) {
 func large(t testing.TB) []byte {
 	t.Helper()
 	var body strings.Builder
-	if err := estates.WriteLarge(&body, estates.LargeOptions{VMs: 4000, NSGs: 40, Rules: 2, Subscriptions: 5}); err != nil {
+	if err := estates.WriteLarge(&body, estates.LargeOptions{VMs: 3600, NSGs: 40, Rules: 2, Subscriptions: 5}); err != nil {
 		t.Fatal(err)
 	}
 	return []byte(body.String())
@@ -388,7 +388,7 @@ func TestAPartThatFailsInTheMiddle(t *testing.T) {
 // With Azure's quota on, nothing is refused, and waiting takes no longer than the quota asks for.
 func TestTheQuotaIsKept(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newSim(t, sim.Config{Estate: manyVMs(60_000), GraphQuota: true})
+		b := newSim(t, sim.Config{Estate: manyVMs(45_000), GraphQuota: true})
 		start := time.Now()
 		// A page takes its time, so that the seconds in which the quota is told do not fall on whole ones.
 		if _, err := b.Fault(sim.Fault{Kind: "slow", PathPattern: "ResourceGraph", Delay: 170 * time.Millisecond}); err != nil {
@@ -406,7 +406,7 @@ func TestTheQuotaIsKept(t *testing.T) {
 			}
 		}
 		alone := time.Duration((queries-1)/15) * 5 * time.Second
-		if took := time.Since(start); took > alone*115/100 || queries < 60 {
+		if took := time.Since(start); took > alone*115/100 || queries < 45 {
 			t.Errorf("%d queries took %s, and the quota alone asks for %s", queries, took, alone)
 		}
 	})

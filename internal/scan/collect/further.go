@@ -8,11 +8,10 @@ import (
 	"sync"
 
 	"github.com/curfew-jit/curfew/internal/azure"
-	"github.com/curfew-jit/curfew/internal/scan/estate"
 )
 
-// What Resource Graph does not hold, as far as is known: just-in-time policies (FACTS 3), effective admin rules, and whether
-// instances are on their set's latest model.
+// What Resource Graph does not hold, as far as is known: just-in-time policies (FACTS 3), effective admin rules, the rules of firewall
+// policies, and whether instances are on their set's latest model.
 
 // each calls f for all items within the calls that may be in flight, and waits.
 func each[T any](ctx context.Context, r *run, items []T, f func(T)) {
@@ -127,13 +126,21 @@ func (r *run) further(ctx context.Context, members map[string]bool) {
 		r.note("there is a network manager and no network seems to be under it, so that each network is asked")
 	}
 	var calls []func()
+	for _, id := range r.policed {
+		calls = append(calls, func() {
+			r.children(ctx, id, "rules of firewall policy", rulesType, "the firewall policy is gone since it was read: scan again", r.Client.ListRuleCollections)
+		})
+	}
 	for _, id := range r.vnets {
 		if members == nil || members[azure.Key(id)] {
 			calls = append(calls, func() { r.adminRules(ctx, id) })
 		}
 	}
 	for _, s := range r.sets {
-		calls = append(calls, func() { r.instances(ctx, s.ID) })
+		calls = append(calls, func() {
+			// Of a set that is gone since it was read nobody knows whether its instances were on the model.
+			r.children(ctx, s.ID, "instances of", instanceType, "the scale set is gone since it was read: scan again", r.Client.ListInstances)
+		})
 	}
 	each(ctx, r, calls, func(f func()) { f() })
 }
@@ -170,18 +177,18 @@ func (r *run) adminRules(ctx context.Context, vnet string) {
 	r.hand(body, subscription)
 }
 
-func (r *run) instances(ctx context.Context, set string) {
-	subscription := subscriptionOf(set)
-	err := r.Client.ListInstances(ctx, set, func(b []byte) error { r.hand(b, subscription); return nil })
-	if azure.Classify(err) == azure.NotFound {
-		// The set is gone since it was read: not a word about its instances is true any more, nor is it false that they are on the model.
-		r.sink.Hide(estate.Gap{Source: "instances of " + azure.IDName(set), Subscription: subscription, Resource: set, Type: instanceType,
-			Reason: "the scale set is gone since it was read: scan again"})
+// children lists what stands below a resource and is read apart.
+func (r *run) children(ctx context.Context, id, what, kind, gone string, list func(context.Context, string, func([]byte) error) error) {
+	subscription := subscriptionOf(id)
+	err := list(ctx, id, func(b []byte) error { r.hand(b, subscription); return nil })
+	if err == nil || ctx.Err() != nil {
 		return
 	}
-	if err != nil && ctx.Err() == nil {
-		r.sink.Hide(r.gap("instances of "+azure.IDName(set), subscription, set, instanceType, err))
+	g := r.gap(what+" "+azure.IDName(id), subscription, id, kind, err)
+	if azure.Classify(err) == azure.NotFound {
+		g.Reason = gone
 	}
+	r.sink.Hide(g)
 }
 
 func subscriptionOf(id string) string {

@@ -6,11 +6,11 @@ import "strings"
 // needs a few hundred bytes, and a page holds a thousand. Types that are not here come whole: there are few of them.
 var pick = map[string][]string{
 	vmType: {"storageProfile.osDisk.osType", "networkProfile.networkInterfaces", "virtualMachineScaleSet", "priority", "scheduledEventsProfile",
-		"extended.instanceView.powerState", "provisioningState"},
-	nicType:                               {"networkSecurityGroup", "ipConfigurations", "virtualMachine"},
+		"extended.instanceView.powerState"},
+	nicType:                               {"networkSecurityGroup", "ipConfigurations"},
 	nsgType:                               {"securityRules", "networkInterfaces", "subnets"},
 	vnetType:                              {"addressSpace", "subnets", "virtualNetworkPeerings"},
-	"microsoft.network/publicipaddresses": {"ipAddress", "ipConfiguration"},
+	"microsoft.network/publicipaddresses": {"ipAddress"},
 	"microsoft.network/loadbalancers":     {"frontendIPConfigurations", "backendAddressPools", "loadBalancingRules", "inboundNatRules", "inboundNatPools"},
 }
 

@@ -12,11 +12,10 @@ type LargeOptions struct {
 	NSGs          int // 0: one for every 200 machines
 	Rules         int // in each NSG; 0: 20
 	Subscriptions int // 0: one for every 20,000 machines
+	PublicEvery   int // one machine in so many has a public address; 0: 4
 }
 
-// WriteLarge writes an estate of many machines, one after another, so that none but the reader's need be in memory: each machine with its
-// interface, every fourth with a public address, 200 in a network. What is where depends on the options alone.
-func WriteLarge(w io.Writer, o LargeOptions) error {
+func (o LargeOptions) filled() LargeOptions {
 	if o.NSGs == 0 {
 		o.NSGs = max(1, o.VMs/200)
 	}
@@ -26,6 +25,23 @@ func WriteLarge(w io.Writer, o LargeOptions) error {
 	if o.Subscriptions == 0 {
 		o.Subscriptions = max(1, (o.VMs+19999)/20000)
 	}
+	if o.PublicEvery == 0 {
+		o.PublicEvery = 4
+	}
+	return o
+}
+
+// Bytes is about how much memory a simulator of the estate needs, with room for its collector and for what is asked of it: measured.
+func (o LargeOptions) Bytes() int64 {
+	o = o.filled()
+	resources := 2*o.VMs + o.VMs/o.PublicEvery + o.NSGs
+	return int64(resources)*5300 + int64(o.NSGs)*int64(o.Rules)*4000
+}
+
+// WriteLarge writes an estate of many machines, one after another, so that none but the reader's need be in memory: each machine with its
+// interface, some with a public address, up to 200 in a network. What is where depends on the options alone.
+func WriteLarge(w io.Writer, o LargeOptions) error {
+	o = o.filled()
 	b := bufio.NewWriterSize(w, 1<<20)
 	fmt.Fprint(b, `{"resources":[`)
 	sep := "\n"
@@ -64,7 +80,7 @@ func WriteLarge(w io.Writer, o LargeOptions) error {
 			}
 			name := fmt.Sprintf("vm-%05d", n)
 			public := ""
-			if i%4 == 0 {
+			if i%o.PublicEvery == 0 {
 				id := network + "publicIPAddresses/" + name + "-ip"
 				put(`{"id":%q,"location":"westeurope","sku":{"name":"Standard","tier":"Regional"},"properties":{"ipAddress":"198.51.100.%d","publicIPAddressVersion":"IPv4","publicIPAllocationMethod":"Static","idleTimeoutInMinutes":4,"ipTags":[]}}`, id, i%250+1)
 				public = fmt.Sprintf(`,"publicIPAddress":{"id":%q}`, id) // not unique: there are not that many documentation addresses
