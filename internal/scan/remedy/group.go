@@ -114,7 +114,7 @@ func (s shut) spares(r *netsec.RuleRef) bool {
 
 // open tells whether somebody still gets in on the way with more rules in its groups, live windows aside, and by which rules.
 func (s shut) open(extra []deny) (bool, []*netsec.RuleRef) {
-	path := s.way.Path
+	path, changed := s.way.Path, false
 	for _, c := range []**netsec.Compiled{&path.Subnet, &path.NIC} {
 		if *c == nil {
 			continue
@@ -131,10 +131,14 @@ func (s shut) open(extra []deny) (bool, []*netsec.RuleRef) {
 			}
 		}
 		if rules != nil {
-			*c = (*c).With(rules)
+			*c, changed = (*c).With(rules), true
 		}
 	}
-	reach := path.Reachable(s.way.Dest, netsec.TCP, netsec.Port(s.way.Port)).Except(func(p *netsec.PathPiece) bool {
+	reach := s.way.Reach
+	if changed {
+		reach = path.Reachable(s.way.Dest, netsec.TCP, netsec.Port(s.way.Port))
+	}
+	reach = reach.Except(func(p *netsec.PathPiece) bool {
 		return slices.ContainsFunc(p.Hops, func(h netsec.Hop) bool {
 			return s.spares(h.Rule)
 		})

@@ -3,7 +3,6 @@ package remedy
 import (
 	"encoding/json"
 	"fmt"
-	"regexp"
 	"strings"
 	"unicode"
 )
@@ -12,11 +11,22 @@ import (
 // therefore has one function that every foreign text goes through. None gives up: a text that no resource can be called is written so
 // that it means itself.
 
-var shellSafe = regexp.MustCompile(`^[A-Za-z0-9_./:][A-Za-z0-9_./:,=-]*$`)
+// only tells whether a text consists of letters and digits of ASCII and some other characters.
+func only(s, others string) bool {
+	for i := range len(s) {
+		if c := s[i]; !(c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9') && strings.IndexByte(others, c) < 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// harmless are characters that mean themselves in comments and in strings of Bicep and HCL.
+const harmless = " -_./:,;()*@"
 
 // sh returns one word of a POSIX shell.
 func sh(s string) string {
-	if shellSafe.MatchString(s) {
+	if s != "" && only(s[:1], "_./:") && only(s, "_./:,=-") {
 		return s
 	}
 	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
@@ -35,6 +45,9 @@ func expands(s string) bool { return strings.HasPrefix(s, "@") }
 
 // bicep returns a string literal of Bicep. A backslash, a quote and an interpolation are escaped, and what does not print.
 func bicep(s string) string {
+	if only(s, harmless) {
+		return "'" + s + "'"
+	}
 	var b strings.Builder
 	b.WriteByte('\'')
 	for i, r := range s {
@@ -56,6 +69,9 @@ func bicep(s string) string {
 
 // hcl returns a string literal of HCL. ${ and %{ begin templates there, and are doubled.
 func hcl(s string) string {
+	if only(s, harmless) {
+		return `"` + s + `"`
+	}
 	var b strings.Builder
 	b.WriteByte('"')
 	for i, r := range s {
@@ -97,6 +113,9 @@ func jmes(v any) string {
 
 // plain returns a text for one line of prose or of a comment: a name must not begin a new one.
 func plain(s string) string {
+	if only(s, harmless) {
+		return s
+	}
 	return strings.Map(func(r rune) rune {
 		if !unicode.IsPrint(r) {
 			return '�'
