@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 
 	"go4.org/netipx"
 )
@@ -120,11 +121,29 @@ func newPlace(env Env) *place {
 	return p
 }
 
+// Place is an Env that is prepared once for the groups of a network, so that each need not hold its own copy of what tags mean. It is
+// safe for concurrent use. Env must not be changed afterwards.
+type Place struct {
+	mu sync.Mutex // known tags are entered as they are met
+	p  *place
+}
+
+// NewPlace prepares an Env.
+func NewPlace(env Env) *Place { return &Place{p: newPlace(env)} }
+
+// Compile is Compile in this place.
+func (p *Place) Compile(g Group) *Compiled {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.p.compile(g)
+}
+
 // Compile prepares an NSG for questions. It never fails and drops nothing: a rule that is wrong or cannot be parsed makes
 // the verdict Unknown where it could match and where that would change the verdict. Env and the rules must not be changed
 // afterwards.
-func Compile(g Group, env Env) *Compiled {
-	p := newPlace(env)
+func Compile(g Group, env Env) *Compiled { return newPlace(env).compile(g) }
+
+func (p *place) compile(g Group) *Compiled {
 	c := &Compiled{ID: g.ID, Name: g.Name, place: p}
 	group := cmp.Or(g.ID, g.Name)
 	for _, inbound := range []bool{true, false} {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net/netip"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -165,6 +166,46 @@ func FuzzRead(f *testing.F) {
 		}
 		if err == nil && !json.Valid(bytes.TrimPrefix(file, []byte("\xEF\xBB\xBF"))) {
 			t.Errorf("%q is no JSON, and was read", file)
+		}
+	})
+}
+
+// Whatever stands in the fields that decide, Reach and Path agree, and what is not understood is unknown where it could matter.
+func FuzzWays(f *testing.F) {
+	f.Add("Allow", "Internet", "*", "22", "Tcp", 100, "10.0.0.4", "Tcp", 22, 22)
+	f.Add("deny", "203.0.113.0/24", "10.0.0.4", "20-30", "*", 4096, "fd00::4", "All", 0, 0)
+	f.Add("", "Sql.WestEurope", "VirtualNetwork", "x", "udp", -1, "10.0.0.300", "??", 50000, 22)
+	f.Fuzz(func(t *testing.T, access, src, dst, port, proto string, prio int, addr, lbProto string, front, back int) {
+		w := basic()
+		r := rule("r", prio, access, src, dst, port)
+		r["properties"].(m)["protocol"] = proto
+		w.props(net + "networkSecurityGroups/g")["securityRules"] = l{r}
+		c := config(addr, "p")
+		c["name"] = "c"
+		w.props(net + "networkInterfaces/n")["ipConfigurations"] = l{c}
+		w.add(net+"loadBalancers/b", m{"frontendIPConfigurations": l{m{"name": "f", "properties": m{"publicIPAddress": ref(net + "publicIPAddresses/p")}}},
+			"inboundNatRules": l{m{"name": "r", "properties": m{"frontendIPConfiguration": ref(net + "loadBalancers/b/frontendIPConfigurations/f"), "backendIPConfiguration": ref(net + "networkInterfaces/n/ipConfigurations/c"),
+				"protocol": lbProto, "frontendPort": front, "backendPort": back}}}})
+		e, err := estate.Read(bytes.NewReader(w.file()))
+		if err != nil {
+			return
+		}
+		v := find(t, e, "a")
+		if a, err := netip.ParseAddr(strings.TrimSpace(addr)); (err != nil || a.Zone() != "") && len(v.Problems) == 0 {
+			t.Errorf("address %q is no problem", addr)
+		}
+		for _, x := range e.Ways(v, netsec.TCP, 22) {
+			for _, s := range []string{"203.0.113.9", "8.8.8.8", "2600::1"} {
+				a := netip.MustParseAddr(s)
+				if !x.Dest.IsValid() || a.Is4() != x.Dest.Is4() || len(x.Reach.Internet.Tags)+len(x.Reach.Internet.UnknownTags) > 0 {
+					continue
+				}
+				got := x.Path.Decide(netsec.Packet{Src: a, Dst: x.Dest, SrcPort: 50000, DstPort: 22, Protocol: netsec.TCP, Inbound: true}).Access
+				z := x.Reach.Internet
+				if got == netsec.Allow != z.Allowed.Contains(a) || got == netsec.Unknown != z.Unknown.Contains(a) {
+					t.Errorf("%s to %s: Path says %s, Reach allows %v, may allow %v", a, x.Dest, got, z.Allowed.Contains(a), z.Unknown.Contains(a))
+				}
+			}
 		}
 	})
 }

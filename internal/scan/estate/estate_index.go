@@ -25,7 +25,7 @@ type Estate struct {
 	members  map[key][]netip.Addr // of application security groups, sorted
 	balancer balancing
 	forwards forwards
-	bastions map[key]bool           // subnets
+	bastions map[key][]netip.Prefix // ranges of Bastion hosts, by network
 	gateways map[key][]netip.Prefix // ranges behind gateways, by network
 
 	paths map[pathKey]*path
@@ -118,3 +118,32 @@ func (e *Estate) Owners(addr netip.Addr, nsgID string) []*VM {
 }
 
 func (e *Estate) id(k key) string { return e.b.ids.text(k) }
+
+// Bastions returns the ranges from which Bastion hosts reach a machine: subnets called AzureBastionSubnet, and those that a host stands
+// in, of its networks and of connected peers. FACTS 2.6.
+func (e *Estate) Bastions(vm *VM) []netip.Prefix {
+	var out []netip.Prefix
+	seen := map[key]bool{}
+	visit := func(k key) {
+		v := e.b.vnets.get(k)
+		if v == nil || seen[k] {
+			return
+		}
+		seen[k] = true
+		out = append(out, e.bastions[k]...)
+	}
+	for i := range vm.Endpoints {
+		if p := vm.Endpoints[i].in.path; p != nil {
+			visit(p.vnet)
+			if v := e.b.vnets.get(p.vnet); v != nil {
+				for _, r := range v.peers {
+					if r.connected && !r.noAccess {
+						visit(r.remote)
+					}
+				}
+			}
+		}
+	}
+	sortPrefixes(out)
+	return slices.Compact(out)
+}

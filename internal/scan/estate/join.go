@@ -56,12 +56,7 @@ func (e *Estate) join() {
 	e.joinFirewalls()
 	e.joinGateways()
 	e.joinSets()
-	e.bastions = map[key]bool{}
-	for _, x := range b.bastions.m {
-		for _, s := range x.subnets {
-			e.bastions[s] = true
-		}
-	}
+	e.joinBastions()
 	for _, j := range b.jits.m {
 		p := j.policy
 		if j.twice {
@@ -205,6 +200,21 @@ func (e *Estate) joinMembers() {
 	for g, m := range e.members {
 		slices.SortFunc(m, netip.Addr.Compare)
 		e.members[g] = slices.Compact(m)
+	}
+}
+
+func (e *Estate) joinBastions() {
+	hosts := map[key]bool{}
+	for _, x := range e.b.bastions.m {
+		for _, s := range x.subnets {
+			hosts[s] = true
+		}
+	}
+	e.bastions = map[key][]netip.Prefix{}
+	for _, s := range e.subnets {
+		if hosts[s.id] || strings.EqualFold(lastName(e.id(s.id)), "AzureBastionSubnet") {
+			e.bastions[s.vnet] = append(e.bastions[s.vnet], s.prefixes...)
+		}
 	}
 }
 

@@ -16,6 +16,15 @@ type env struct {
 	once     sync.Once
 	prefixes []netip.Prefix // of the tag VirtualNetwork
 	problems []Problem
+
+	placed sync.Once
+	at     *netsec.Place
+}
+
+// place prepares what tags mean, once.
+func (x *env) place() *netsec.Place {
+	x.placed.Do(func() { x.at = netsec.NewPlace(netsec.Env{VirtualNetwork: x.prefixes}) })
+	return x.at
 }
 
 type envKey struct{ vnet, routes key }
@@ -173,21 +182,26 @@ func (e *Estate) compiled(k compKey, dests *destinations) *netsec.Compiled {
 	c := e.comp(k)
 	c.once.Do(func() {
 		g := netsec.Group{ID: n.ID, Name: n.Name, Rules: make([]netsec.Rule, len(n.Rules))}
-		env := netsec.Env{VirtualNetwork: e.envOf(envKey{k.vnet, k.routes}).prefixes}
+		at := e.envOf(envKey{k.vnet, k.routes})
+		asgs := map[string][]netip.Addr(nil)
 		for i := range n.Rules {
 			g.Rules[i] = n.Rules[i].Rule
 			for _, list := range [2][]string{g.Rules[i].SourceASGs, g.Rules[i].DestinationASGs} {
 				for _, id := range list {
+					if asgs == nil {
+						asgs = map[string][]netip.Addr{}
+					}
 					if m, known := e.membersOf(id); known {
-						if env.ASGs == nil {
-							env.ASGs = map[string][]netip.Addr{}
-						}
-						env.ASGs[strings.ToLower(id)] = m
+						asgs[strings.ToLower(id)] = m
 					}
 				}
 			}
 		}
-		c.c = netsec.Compile(g, env)
+		if asgs == nil { // what the network means is prepared once
+			c.c = at.place().Compile(g)
+			return
+		}
+		c.c = netsec.Compile(g, netsec.Env{VirtualNetwork: at.prefixes, ASGs: asgs})
 	})
 	return c.c
 }

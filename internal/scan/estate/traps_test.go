@@ -331,3 +331,14 @@ func TestHidden(t *testing.T) {
 		t.Error("a gap about one group hides all of them")
 	}
 }
+
+func TestBastions(t *testing.T) {
+	w := basic()
+	v := w.props(net + "virtualNetworks/v")
+	v["subnets"] = append(v["subnets"].(l), m{"name": "azurebastionsubnet", "properties": m{"addressPrefix": "10.0.9.0/26"}}, m{"name": "other", "properties": m{"addressPrefix": "10.0.8.0/26"}})
+	w.add(net+"bastionHosts/b", m{"ipConfigurations": l{m{"name": "i", "properties": m{"subnet": ref(strings.ToUpper(net + "virtualNetworks/v/subnets/other"))}}}})
+	e := read(t, w.file())
+	if got := fmt.Sprint(e.Bastions(find(t, e, "a"))); got != "[10.0.8.0/26 10.0.9.0/26]" {
+		t.Errorf("got %s", got)
+	}
+}
