@@ -43,6 +43,7 @@ func local(e cli.Env) cli.Local {
 			return alone(ctx, e, o)
 		},
 		Collect:  func(ctx context.Context, o cli.ScanSource) (cli.Collected, error) { return collected(ctx, e, o) },
+		Fix:      func(ctx context.Context, o cli.FixSource) (cli.Fixer, error) { return fixing(ctx, e, o) },
 		VerifyDB: verifyDB,
 		Packets: func(ctx context.Context, server string, source netip.Prefix) (*cli.PacketsWay, error) {
 			return way(ctx, e.Getenv("CURFEW_PACKETS"), server, source)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"os/user"
 	"path/filepath"
 	"strings"
 	"time"
@@ -14,9 +15,12 @@ import (
 	"github.com/curfew-jit/curfew/internal/azure"
 	"github.com/curfew-jit/curfew/internal/cli"
 	"github.com/curfew-jit/curfew/internal/config"
+	"github.com/curfew-jit/curfew/internal/enforce/nsg"
+	"github.com/curfew-jit/curfew/internal/fix"
 	"github.com/curfew-jit/curfew/internal/scan"
 	"github.com/curfew-jit/curfew/internal/scan/collect"
 	"github.com/curfew-jit/curfew/internal/scan/estate"
+	"github.com/curfew-jit/curfew/internal/standalone"
 )
 
 // resumable is how old a kept reading may be.
@@ -134,4 +138,123 @@ func replaceFile(name string, data []byte) (err error) {
 		return err
 	}
 	return os.Rename(f.Name(), name)
+}
+
+// fixer is a fix.Fixer with the run that switches just-in-time access on.
+type fixer struct {
+	fix     *fix.Fixer
+	session *standalone.Session
+	plan    fix.Plan
+}
+
+func changes(in []fix.Change) (out []cli.FixChange) {
+	for _, c := range in {
+		out = append(out, cli.FixChange{Kind: c.Kind, Rule: c.Rule, Priority: c.Priority, Access: c.Access, Summary: c.Summary, Why: c.Why})
+	}
+	return out
+}
+
+func left(in []fix.Left) (out []cli.FixLeft) {
+	for _, l := range in {
+		out = append(out, cli.FixLeft(l))
+	}
+	return out
+}
+
+func kept(in []fix.Kept) (out []cli.FixKept) {
+	for _, k := range in {
+		out = append(out, cli.FixKept(k))
+	}
+	return out
+}
+
+func ended(s fix.StepOutcome) cli.FixStepOutcome {
+	return cli.FixStepOutcome{Step: s.Step, Title: s.Title, State: string(s.State), Writes: s.Writes, Changes: changes(s.Changes), Notes: s.Notes, Error: s.Error, Hint: s.Hint}
+}
+
+// Plan implements cli.Fixer.
+func (f *fixer) Plan(ctx context.Context, findings []scan.Finding, o cli.FixOptions) (cli.FixPlan, error) {
+	var err error
+	f.plan, err = f.fix.Plan(ctx, findings, fix.Options{ShutVirtualNetwork: o.ShutVirtualNetwork, ReplaceRules: o.ReplaceRules, RemoveDefender: o.RemoveDefender,
+		Backend: fix.Backend(o.Backend), JITMax: o.JITMax, JITFrom: o.JITFrom, JITLimit: o.JITLimit, Delay: o.Delay, LeastDelay: o.LeastDelay, Upgrade: o.Upgrade,
+		Unavailable: o.Unavailable, Ports: o.Ports})
+	if err != nil {
+		return cli.FixPlan{}, err
+	}
+	p := cli.FixPlan{At: f.plan.At, Steps: []cli.FixStep{}, Left: left(f.plan.Left), Passes: f.plan.Passes, Notes: f.plan.Notes, Digest: f.plan.Digest}
+	for _, s := range f.plan.Steps {
+		p.Steps = append(p.Steps, cli.FixStep{ID: s.ID, Kind: string(s.Kind), Resource: s.Resource, Title: s.Title, Findings: s.Findings, Changes: changes(s.Changes),
+			Writes: s.Writes, Keeps: s.Keeps, Loses: s.Loses, Notes: s.Notes})
+	}
+	return p, nil
+}
+
+// Apply implements cli.Fixer.
+func (f *fixer) Apply(ctx context.Context, progress func(cli.FixStepOutcome)) (cli.FixOutcome, error) {
+	o, err := f.fix.Apply(ctx, f.plan, func(s fix.StepOutcome) { progress(ended(s)) })
+	out := cli.FixOutcome{Steps: []cli.FixStepOutcome{}, Fixed: o.Fixed, Open: left(o.Open), Judged: o.Judged, Unread: o.Unread, Writes: o.Writes, Undo: o.Undo, Complete: o.Complete()}
+	for _, s := range o.Steps {
+		out.Steps = append(out.Steps, ended(s))
+	}
+	return out, err
+}
+
+// Undo implements cli.Fixer.
+func (f *fixer) Undo(ctx context.Context, dryRun bool) (cli.FixUndo, error) {
+	o, err := f.fix.Undo(ctx, dryRun)
+	out := cli.FixUndo{Done: []cli.FixUndone{}, Kept: kept(o.Kept), Failed: kept(o.Failed), Writes: o.Writes, DryRun: o.DryRun}
+	for _, d := range o.Done {
+		out.Done = append(out.Done, cli.FixUndone(d))
+	}
+	return out, err
+}
+
+// Close implements cli.Fixer.
+func (f *fixer) Close() {
+	if f.session != nil {
+		f.session.Close()
+	}
+}
+
+// fixing opens what puts findings right. It reads from the resource providers alone: Resource Graph may be behind.
+func fixing(ctx context.Context, e cli.Env, o cli.FixSource) (cli.Fixer, error) {
+	az, c, err := azureOf(e, o.ScanSource)
+	if err != nil {
+		return nil, err
+	}
+	by := "fix"
+	if u, err := user.Current(); err == nil && u.Username != "" {
+		by = u.Username
+	}
+	out := &fixer{}
+	cfg := fix.Config{Azure: az, Undo: o.Undo, By: by, Clock: e.Clock,
+		Read: func(ctx context.Context, subscriptions []string) (*estate.Estate, error) {
+			es, _, err := app.Collect(ctx, collect.Config{Client: az, Cloud: c.Azure.Cloud, Endpoint: c.Azure.Endpoint, Subscriptions: subscriptions, ViaARM: true, Clock: e.Clock})
+			return es, err
+		},
+		Judge: func(es *estate.Estate) []scan.Finding {
+			j := o.Judge
+			j.All, j.Now = true, e.Clock.Now()
+			return scan.Scan(es, j).Findings
+		}}
+	if o.Protect {
+		if o.Installation == "" {
+			o.Installation = c.Installation
+		}
+		undo := ""
+		if o.Undo != "" {
+			undo = o.Undo + ".protect"
+		}
+		out.session, err = standalone.Open(ctx, standalone.Config{Azure: az, Installation: o.Installation, Undo: undo, By: by, Clock: e.Clock,
+			Subscriptions: c.Azure.Subscriptions, Band: nsg.Band{Start: c.Band.First, End: c.Band.Last}, Log: app.Logger(config.Log{Level: "error"}, e.Stderr)})
+		if err != nil {
+			return nil, err
+		}
+		cfg.Protect = out.session
+	}
+	if out.fix, err = fix.New(cfg); err != nil {
+		out.Close()
+		return nil, err
+	}
+	return out, nil
 }

@@ -62,6 +62,8 @@ type Local struct {
 	Serve      func(context.Context, ServeOptions) error
 	Sweep      func(context.Context, SweepOptions) (SweepResult, error)
 	Standalone func(context.Context, StandaloneOptions) (Standalone, error)
+	// Fix opens what puts findings right.
+	Fix func(context.Context, FixSource) (Fixer, error)
 	// Collect reads what a scan looks at.
 	Collect  func(context.Context, ScanSource) (Collected, error)
 	VerifyDB func(ctx context.Context, database string, older []audit.Checkpoint) (VerifyResult, error)
@@ -194,7 +196,7 @@ A VM is named by name, group/name, or resource id.`,
 	}
 	add(groupTry, c.demoCmd(), c.simCmd(), c.serveCmd())
 	add(groupAccess, c.sshCmd(), c.ensureCmd(), c.requestCmd(), c.approveCmd(), c.denyCmd(), c.grantCmd())
-	add(groupMachines, c.vmCmd(), c.scanCmd(), c.protectCmd(), c.unprotectCmd(), c.planCmd())
+	add(groupMachines, c.vmCmd(), c.scanCmd(), c.fixCmd(), c.protectCmd(), c.unprotectCmd(), c.planCmd())
 	add(groupOperate, c.reconcileCmd(), c.sweepCmd(), c.auditCmd())
 	add(groupOther, c.whoamiCmd(), c.completionCmd(), c.versionCmd())
 	root.SetHelpCommand(helpCmd())
