@@ -234,9 +234,10 @@ func Find(e *estate.Estate, ref string) (*estate.VM, error) {
 
 // Fill returns what fills in a finding's remediation. It is called as late as possible, because the texts of many findings are large.
 func Fill(e *estate.Estate) func(*scan.Finding) {
+	r := remedy.New(e) // what all findings need is looked up once
 	return func(f *scan.Finding) {
 		if f.Status == scan.Fail && f.Remediation == nil {
-			f.Remediation = remedy.For(*f, e)
+			f.Remediation = r.For(*f)
 		}
 	}
 }
