@@ -192,6 +192,32 @@ func BenchmarkScanCollect(b *testing.B) {
 	}
 }
 
+// BenchmarkScan runs the whole of `curfew scan` against the large estate, from the start of its process to the last line of the table.
+func BenchmarkScan(b *testing.B) {
+	binary, _, _ := build(b, nil, released...)
+	url, ca := simulator(b, binary, largeEstate(4)...)
+	var times, used []time.Duration
+	peak := 0.0
+	for range max(b.N, 3) {
+		cmd := exec.Command(binary, "scan", "--standalone", "--azure-endpoint", url, "--azure-ca", ca)
+		cmd.Env = append(os.Environ(), "AZURE_TENANT_ID="+sim.TenantID, "AZURE_CLIENT_ID="+sim.ClientID, "AZURE_CLIENT_SECRET="+sim.ClientSecret,
+			"GOMAXPROCS="+strconv.Itoa(min(2, runtime.NumCPU())))
+		var errs bytes.Buffer
+		cmd.Stderr = &errs
+		start := time.Now()
+		out, err := cmd.Output()
+		if err != nil || !bytes.HasPrefix(out, []byte("100000 machines")) {
+			b.Fatalf("%v: %.300s %.300s", err, errs.Bytes(), out)
+		}
+		times = append(times, time.Since(start))
+		used = append(used, cmd.ProcessState.UserTime()+cmd.ProcessState.SystemTime())
+		peak = max(peak, maxMB(cmd.ProcessState))
+	}
+	spread(b, "scan", times)
+	spread(b, "scan-cpu", used)
+	b.ReportMetric(peak, "peak-MB")
+}
+
 // BenchmarkScanQuota reads 40,000 resources with Resource Graph's quota on, in real time, and reports the time over what the quota
 // alone dictates: fifteen queries at once, and fifteen more every five seconds.
 func BenchmarkScanQuota(b *testing.B) {
