@@ -194,7 +194,7 @@ func draw(id, title, sub, one string, rows []amount) chart {
 	}
 	var text []string
 	for i, a := range rows {
-		b := bar{Label: fit(a.label, 36), Full: a.full, Count: strconv.Itoa(a.fail), TextY: 36*i + 14, BarY: 36*i + 21, Class: a.class}
+		b := bar{Label: fitName(a.label, 28), Full: a.full, Count: strconv.Itoa(a.fail), TextY: 36*i + 14, BarY: 36*i + 21, Class: a.class}
 		if a.unknown > 0 {
 			b.Count += " + " + strconv.Itoa(a.unknown) + " unknown"
 			b.Second, b.SecondX = percent(a.unknown, most), percent(a.fail, most)
