@@ -220,6 +220,9 @@ func (f *Fixer) applyGroup(ctx context.Context, o Options, s *Step, so *StepOutc
 		gs := groups{key: g}
 		so.unmet = nil
 		for _, nd := range s.needs {
+			if !nd.dest.IsValid() {
+				nd.checks = g.whole() // what its rules tell apart may be something else by now
+			}
 			if why := gs.place(key, nd); why != nil {
 				for _, id := range nd.findings {
 					so.unmet = append(so.unmet, Left{Finding: id, Resource: s.Resource, Why: why.why, Next: why.next})

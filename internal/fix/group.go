@@ -433,7 +433,7 @@ func (gs groups) why(key string, n need) *obstacle {
 	}
 	var names, flags []string
 	for _, r := range off {
-		if !g.consents[strings.ToLower(r.Name)] {
+		if !g.consents[strings.ToLower(r.Name)] && !carriesOn(r) {
 			names = append(names, fmt.Sprintf("%s (priority %d)", r.Name, r.Priority))
 			flags = append(flags, fmt.Sprintf("--replace-rule %s/%s", nsg, r.Name))
 		}
@@ -450,7 +450,8 @@ func (gs groups) why(key string, n need) *obstacle {
 func (g *group) narrow(n need) (*group, *obstacle) {
 	env, out, did := g.env(n), g.clone(), false
 	for _, r := range g.inbound() {
-		if !g.consents[strings.ToLower(r.Name)] || !strings.EqualFold(r.Access, "Allow") || g.live(r) ||
+		own := carriesOn(r)
+		if !own && !g.consents[strings.ToLower(r.Name)] || !strings.EqualFold(r.Access, "Allow") || g.live(r) ||
 			!inventory.Rule(r).Overlaps(n.prefixes(), netsec.TCP, netsec.Port(n.port), env) {
 			continue
 		}
@@ -458,14 +459,14 @@ func (g *group) narrow(n need) (*group, *obstacle) {
 		if err != nil {
 			return nil, &obstacle{fmt.Sprintf("rule %s cannot be narrowed: %v", r.Name, err), "change it by hand"}
 		}
-		carried := slices.ContainsFunc(out.rules, func(x azure.SecurityRule) bool { return x.Description == restText && sameReach(x, r) })
+		carried := !own && slices.ContainsFunc(out.rules, func(x azure.SecurityRule) bool { return x.Description == restText && sameReach(x, r) })
 		at, why := out.later(r, n)
 		if why != nil && !carried {
 			return nil, why
 		}
 		i := slices.IndexFunc(out.rules, func(x azure.SecurityRule) bool { return strings.EqualFold(x.Name, r.Name) })
 		moved := r
-		if len(ports) == 0 { // nothing is left under its priority: the rule itself stands later
+		if own || len(ports) == 0 { // ours, or nothing is left under its priority: the rule itself stands later
 			moved.Priority = at
 		} else {
 			moved.DestinationPorts = ports
@@ -494,6 +495,11 @@ func sameReach(a, b azure.SecurityRule) bool {
 		slices.Equal(a.DestinationASGs, b.DestinationASGs) && strings.EqualFold(a.Protocol, b.Protocol)
 }
 
+// carriesOn tells whether a rule is one of ours that carries on a narrowed one: it is moved without anybody's consent.
+func carriesOn(r azure.SecurityRule) bool {
+	return strings.HasPrefix(strings.ToLower(r.Name), restPrefix) && r.Description == restText
+}
+
 // later finds the first free priority after a rule that has another free one before it, with no deny in between that would take
 // something from it.
 func (g *group) later(r azure.SecurityRule, n need) (int, *obstacle) {
@@ -510,12 +516,25 @@ func (g *group) later(r azure.SecurityRule, n need) (int, *obstacle) {
 			}
 			continue
 		}
-		if !strings.EqualFold(x.Access, "Allow") && inventory.Rule(x).Overlaps(everywhere, netsec.Any, netsec.Port(n.port), g.env(n)) {
+		if !strings.EqualFold(x.Access, "Allow") && !strings.HasPrefix(strings.ToLower(x.Name), denyPrefix) && g.takes(x, r, n) {
 			return 0, &obstacle{fmt.Sprintf("rule %s cannot be narrowed without loss: %s (priority %d) stands behind it, and would take from it what it lets in", r.Name, x.Name, x.Priority),
 				"move the rules of " + azure.IDName(g.read.ID) + " apart by hand, and run fix again"}
 		}
 	}
 	return 0, &obstacle{fmt.Sprintf("no priority is free behind rule %s", r.Name), "move the rules of " + azure.IDName(g.read.ID) + " apart by hand, and run fix again"}
+}
+
+// takes tells whether a deny would take something from a rule that is put behind it: the port, or of a rule that carries on another,
+// anything that it holds.
+func (g *group) takes(x, r azure.SecurityRule, n need) bool {
+	ports := []string{strconv.Itoa(int(n.port))}
+	if carriesOn(r) {
+		ports = r.DestinationPorts
+	}
+	return slices.ContainsFunc(ports, func(t string) bool {
+		p, err := netsec.ParsePortRange(t)
+		return err != nil || inventory.Rule(x).Overlaps(everywhere, netsec.Any, p, g.env(n))
+	})
 }
 
 // without takes a port out of port ranges.

@@ -221,13 +221,7 @@ func (b *builder) wholeGroup(ctx context.Context, x scan.Finding) {
 		return
 	}
 	for _, port := range b.portsOf(x) {
-		n := need{findings: []string{x.ID}, what: fmt.Sprintf("port %d of anything behind %s", port, azure.IDName(x.Resource)), port: port}
-		for _, d := range representatives(g) {
-			n.checks = append(n.checks, check{dest: d, path: netsec.Path{NIC: b.compiled(g)}, name: "the rules of " + azure.IDName(x.Resource)})
-		}
-		if len(n.checks) == 0 {
-			continue
-		}
+		n := need{findings: []string{x.ID}, what: fmt.Sprintf("port %d of anything behind %s", port, azure.IDName(x.Resource)), port: port, checks: g.whole()}
 		if why := b.groups.place(azure.Key(s.Resource), n); why != nil {
 			b.left(x, why.next, "%s", why.why)
 			return
@@ -235,13 +229,16 @@ func (b *builder) wholeGroup(ctx context.Context, x scan.Finding) {
 		s.needs = append(s.needs, n)
 		s.finding(x.ID)
 	}
-	if !slices.Contains(s.Findings, x.ID) {
-		b.left(x, "look at its rules by hand", "no address was found behind %s that its rules let the Internet in to", azure.IDName(x.Resource))
-	}
 }
 
-func (b *builder) compiled(g *group) *netsec.Compiled {
-	return netsec.Compile(netsec.Group{ID: g.read.ID, Name: g.read.Name}, netsec.Env{})
+// whole are the ways that stand for everything behind a group, judged by its own rules.
+func (g *group) whole() []check {
+	c := netsec.Compile(netsec.Group{ID: g.read.ID, Name: g.read.Name}, netsec.Env{})
+	var out []check
+	for _, d := range representatives(g) {
+		out = append(out, check{dest: d, path: netsec.Path{NIC: c}, name: "the rules of " + azure.IDName(g.read.ID)})
+	}
+	return out
 }
 
 // representatives are addresses that stand for every destination which the group's rules tell apart: the first of each that is named,

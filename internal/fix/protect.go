@@ -87,10 +87,8 @@ func (b *builder) protections(ctx context.Context, by map[scan.RuleID][]scan.Fin
 				in.Exemptions = append(in.Exemptions, api.Exemption{Name: "virtual-network", Source: p.String()})
 			}
 		}
-		for _, s := range b.o.ReplaceRules {
-			in.Replace = append(in.Replace, s)
-		}
-		k := fmt.Sprintf("%v %v %v", in.Ports, in.Exemptions, in.CreateNSG)
+		in.Replace = b.consented(j.findings[0].Resource)
+		k := fmt.Sprintf("%v %v %v %v", in.Ports, in.Exemptions, in.CreateNSG, in.Replace)
 		if inputs[k] == nil {
 			inputs[k] = &in
 		}
@@ -122,6 +120,31 @@ func (b *builder) network(vmID string) []netip.Prefix {
 		}
 	}
 	slices.SortFunc(out, func(a, b netip.Prefix) int { return a.Compare(b) })
+	return out
+}
+
+// consented returns the rules in front of a machine that may be narrowed, as protect takes them: it refuses those of other groups.
+func (b *builder) consented(vmID string) []string {
+	vm, ok := b.e.VM(vmID)
+	if !ok {
+		return nil
+	}
+	var out []string
+	for _, ep := range vm.Endpoints {
+		for _, id := range []string{ep.SubnetNSG, ep.NICNSG} {
+			n, ok := b.e.NSG(id)
+			if !ok {
+				continue
+			}
+			may := consents(b.o.ReplaceRules, n.ID)
+			for _, r := range n.Rules {
+				if may[strings.ToLower(r.Name)] {
+					out = appendNew(out, azure.IDName(n.ID)+"/"+r.Name)
+				}
+			}
+		}
+	}
+	slices.Sort(out)
 	return out
 }
 
@@ -203,6 +226,9 @@ func (b *builder) protectStep(in api.ProtectInput, plan api.ProtectPlan, of map[
 			s.Keeps = appendNew(s.Keeps, fmt.Sprintf("%s: %s (%s)", v.VM.Name, e.Source, e.Name))
 		}
 		for _, l := range v.Loses {
+			if len(in.Exemptions) > 0 && l.From == "the virtual network" {
+				continue // it is exempt, all of it; the plan of protect tells what goes on by exemption as lost
+			}
 			s.Loses = appendNew(s.Loses, fmt.Sprintf("%s: %s on port %v, by %s", v.VM.Name, l.From, l.Port, l.Rule))
 		}
 	}
