@@ -187,6 +187,12 @@ func (b *builder) protection(ctx context.Context, in api.ProtectInput, of map[st
 				bad[azure.Key(p.VM)] = [2]string{p.Message, p.Hint}
 			}
 		}
+		for _, vm := range in.VMs {
+			if place := b.noRoom(in, plan, vm); place != "" {
+				bad[azure.Key(vm)] = [2]string{fmt.Sprintf("%s has no room before the deny for what keeps the virtual network in", azure.IDName(place)),
+					"move its rules apart or consent to narrowing the first (--replace-rule), or shut the virtual network too: --shut-virtual-network"}
+			}
+		}
 		var good []string
 		for _, vm := range in.VMs {
 			why, is := bad[azure.Key(vm)]
@@ -208,6 +214,45 @@ func (b *builder) protection(ctx context.Context, in api.ProtectInput, of map[st
 		return nil
 	}
 	return nil
+}
+
+// noRoom returns the group in which a machine would lose the virtual network although it is exempt: protect puts the deny first where
+// there is no room for both.
+func (b *builder) noRoom(in api.ProtectInput, plan api.ProtectPlan, vmID string) string {
+	loses := slices.ContainsFunc(plan.VMs, func(v api.VMPlan) bool {
+		return azure.EqualID(v.VM.ID, vmID) && slices.ContainsFunc(v.Loses, func(l api.Exposure) bool { return l.From == "the virtual network" })
+	})
+	vm, ok := b.e.VM(vmID)
+	if len(in.Exemptions) == 0 || !loses || !ok {
+		return ""
+	}
+	for _, ep := range vm.Endpoints {
+		for _, id := range []string{ep.SubnetNSG, ep.NICNSG} {
+			exempt := map[string]bool{} // by protocol and port
+			note := func(name string) {
+				if _, rest, ok := strings.Cut(strings.ToLower(name), "-virtual-network-"); ok {
+					exempt[strings.SplitN(rest, "-n", 2)[0]] = true
+				}
+			}
+			if n, ok := b.e.NSG(id); ok {
+				for _, r := range n.Rules {
+					note(r.Name)
+				}
+			}
+			for _, c := range plan.Changes {
+				if azure.EqualID(c.Place, id) && c.Kind != string(enforce.Remove) {
+					note(c.Rule)
+				}
+			}
+			for _, c := range plan.Changes {
+				h, ours := enforce.ParseName(c.Rule)
+				if azure.EqualID(c.Place, id) && ours && h.Kind == enforce.KindDeny && c.Kind != string(enforce.Remove) && !exempt[h.Shuts] {
+					return id
+				}
+			}
+		}
+	}
+	return ""
 }
 
 func (b *builder) protectStep(in api.ProtectInput, plan api.ProtectPlan, of map[string][]scan.Finding, covered map[string]bool) *Step {
