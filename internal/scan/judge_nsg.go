@@ -74,7 +74,7 @@ func (j *judge) indexNSGs() {
 			}
 			f.special[strings.ToLower(r.Name)] = &specialRule{name, r}
 			if name.kind == ourDeny {
-				if d, ok := denyOf(r); ok {
+				if d, ok := denyOf(r, name.udp); ok {
 					f.deny = append(f.deny, d)
 				}
 			}
@@ -84,8 +84,8 @@ func (j *judge) indexNSGs() {
 	}
 }
 
-// denyOf reads a deny rule that shuts everybody out. One that somebody has narrowed or turned round protects nothing.
-func denyOf(r *estate.NSGRule) (ownDeny, bool) {
+// denyOf reads a deny rule that shuts everybody out of what its name says it is for, TCP or UDP. One that somebody has narrowed or turned round protects nothing.
+func denyOf(r *estate.NSGRule, udp bool) (ownDeny, bool) {
 	d := ownDeny{name: r.Name}
 	if !r.Inbound || r.Access != netsec.Deny {
 		return d, false
@@ -94,7 +94,12 @@ func denyOf(r *estate.NSGRule) (ownDeny, bool) {
 	if err != nil {
 		return d, false
 	}
-	d.proto = proto
+	if d.proto = netsec.TCP; udp {
+		d.proto = netsec.UDP
+	}
+	if proto != netsec.Any && proto != d.proto {
+		return d, false
+	}
 	for _, t := range r.DestinationPorts {
 		if p, err := netsec.ParsePortRange(t); err == nil {
 			d.ports = append(d.ports, p)

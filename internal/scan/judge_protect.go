@@ -205,22 +205,22 @@ func (j *judge) jitIneffective(b *batch, m *machine) {
 		portView
 	}
 	var bad, dim []open
+	looks := 0
 	v.exposure = ExposedNothing
 	for _, g := range guards {
-		for _, p := range j.without(m, g) {
-			switch p.exposure {
-			case ExposedInternet, ExposedSome, ExposedVirtualNetwork:
-				bad = append(bad, open{g, p})
-				if rank(exposures, p.exposure) < rank(exposures, v.exposure) {
-					v.exposure = p.exposure
-				}
-			case ExposureUnknown:
+		p := j.without(m, g, &looks)
+		switch p.exposure {
+		case ExposedInternet, ExposedSome, ExposedVirtualNetwork:
+			bad = append(bad, open{g, p})
+			if rank(exposures, p.exposure) < rank(exposures, v.exposure) {
+				v.exposure = p.exposure
+			}
+		case ExposureUnknown:
+			dim = append(dim, open{g, p})
+		default:
+			if p.vnetDim != "" {
+				p.unknown = p.vnetDim
 				dim = append(dim, open{g, p})
-			default:
-				if p.vnetDim != "" {
-					p.unknown = p.vnetDim
-					dim = append(dim, open{g, p})
-				}
 			}
 		}
 	}
@@ -285,19 +285,24 @@ func guardText(p protection) string {
 	return "the just-in-time policy " + nameOf(p.policy)
 }
 
-// without returns the views of what a guard protects, exemptions aside. A range of ports is looked at as a whole first; where it is not
-// shut as a whole, its ports are looked at one by one until one is open.
-func (j *judge) without(m *machine, g guarded) []portView {
-	first := j.view(m.VM, m.id, g.proto, g.ports.First, true)
-	if g.ports.First == g.ports.Last || !j.rangeShut(m, &first, g) {
-		for port := int(g.ports.First); ; port++ {
-			if first.exposure != ExposedNothing || first.vnetDim != "" || port == int(g.ports.Last) {
-				break
-			}
-			first = j.view(m.VM, m.id, g.proto, uint16(port+1), true)
-		}
+// maxLooks bounds the ports of one machine that are looked at one by one.
+const maxLooks = 4096
+
+// without returns the view of what a guard protects, exemptions aside. A range of ports is looked at as a whole first; where it is not
+// shut as a whole, its ports are looked at one by one until one is open. looks counts these.
+func (j *judge) without(m *machine, g guarded, looks *int) portView {
+	p := j.view(m.VM, m.id, g.proto, g.ports.First, true)
+	if g.ports.First == g.ports.Last || j.rangeShut(m, &p, g) {
+		return p
 	}
-	return []portView{first}
+	for port := int(g.ports.First) + 1; port <= int(g.ports.Last) && p.exposure == ExposedNothing && p.vnetDim == ""; port++ {
+		if *looks++; *looks > maxLooks {
+			p.vnetDim = fmt.Sprintf("more than %d ports of it are protected and not shut as a whole, too many to look at each", maxLooks)
+			break
+		}
+		p = j.view(m.VM, m.id, g.proto, uint16(port), true)
+	}
+	return p
 }
 
 // rangeShut tells whether the rules shut a whole range on every address of the machine.

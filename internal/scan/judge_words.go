@@ -56,53 +56,37 @@ func (j *judge) sourcesOf(z *netsec.Zone) (texts []string, more int) {
 var publicSpace = netsec.PublicSpace()
 
 func rangesOf(s *netipx.IPSet) told {
-	if s == nil {
-		return told{}
-	}
 	var t told
-	for _, v6 := range [2]bool{false, true} {
-		var b netipx.IPSetBuilder
-		b.AddSet(publicSpace)
-		if v6 {
-			b.RemovePrefix(netip.PrefixFrom(netip.IPv4Unspecified(), 0))
-		} else {
-			b.RemovePrefix(netip.PrefixFrom(netip.IPv6Unspecified(), 0))
-		}
-		b.RemoveSet(s)
-		left, err := b.IPSet()
-		if err != nil {
-			continue
-		}
-		var own netipx.IPSetBuilder
-		own.AddSet(s)
-		if v6 {
-			own.RemovePrefix(netip.PrefixFrom(netip.IPv4Unspecified(), 0))
-		} else {
-			own.RemovePrefix(netip.PrefixFrom(netip.IPv6Unspecified(), 0))
-		}
-		mine, err := own.IPSet()
-		if err != nil || len(mine.Ranges()) == 0 {
-			continue
-		}
-		// Nearly all of it: what is missing is the network itself, named addresses, a grant's source.
-		if !netsec.Exposed(left, nil) {
-			t.texts = append(t.texts, "Internet")
-			continue
-		}
-		ps := mine.Prefixes()
-		for i, p := range ps {
-			if len(t.texts) == maxSources {
-				t.more += len(ps) - i
-				break
-			}
-			if p.Bits() == p.Addr().BitLen() {
-				t.texts = append(t.texts, p.Addr().String())
+	if s == nil {
+		return t
+	}
+	ps := s.Prefixes()
+	if netsec.Exposed(s, nil) {
+		for _, all := range []netip.Prefix{netip.PrefixFrom(netip.IPv4Unspecified(), 0), netip.PrefixFrom(netip.IPv6Unspecified(), 0)} {
+			var b netipx.IPSetBuilder
+			b.AddPrefix(all)
+			b.Intersect(publicSpace)
+			b.RemoveSet(s)
+			left, err := b.IPSet()
+			if err != nil || netsec.Exposed(left, nil) {
 				continue
 			}
-			t.texts = append(t.texts, p.String())
+			// Nearly all of it: what is missing is the network itself, named addresses, a grant's source.
+			t.texts = []string{"Internet"}
+			ps = slices.DeleteFunc(ps, func(p netip.Prefix) bool { return p.Addr().Is4() == all.Addr().Is4() })
 		}
 	}
-	t.texts = slices.Compact(t.texts)
+	for i, p := range ps {
+		if len(t.texts) == maxSources {
+			t.more = len(ps) - i
+			break
+		}
+		if p.IsSingleIP() {
+			t.texts = append(t.texts, p.Addr().String())
+			continue
+		}
+		t.texts = append(t.texts, p.String())
+	}
 	return t
 }
 

@@ -26,6 +26,7 @@ type ruleName struct {
 	installation string    // of ours, lower case
 	grant        string    // of ourAllow, lower case
 	end          time.Time // of ourAllow
+	udp          bool      // of ourDeny: what it is there to shut
 }
 
 func (n ruleName) ours() bool { return n.kind == ourAllow || n.kind == ourDeny || n.kind == ourExempt }
@@ -34,7 +35,7 @@ var (
 	// The grammar of DESIGN 5. ARM compares names without case.
 	ourNames = regexp.MustCompile(`(?i)^curfew-(?:` +
 		`allow-([a-z0-9]{4,12})-([a-z0-9]{1,20})-([0-9]{8}T[0-9]{6}Z)` +
-		`|deny-([a-z0-9]{4,12})-(?:tcp|udp)-[0-9]{1,5}(?:-[0-9]{1,5})?(?:-n[0-9]{1,4})?` +
+		`|deny-([a-z0-9]{4,12})-(tcp|udp)-[0-9]{1,5}(?:-[0-9]{1,5})?(?:-n[0-9]{1,4})?` +
 		`|exempt-([a-z0-9]{4,12})-[a-z0-9]+(?:-[a-z0-9]+)*-(?:tcp|udp|any|icmp|esp|ah)-(?:[0-9]{1,5}(?:-[0-9]{1,5})?|some)(?:-n[0-9]{1,4})?` +
 		`)$`)
 	// FACTS 1.4: a hyphen after JITRule is a request's allow, an underscore a policy's deny. Its number may be negative.
@@ -57,9 +58,9 @@ func parseRuleName(name string) ruleName {
 			}
 			return ruleName{kind: ourAllow, installation: strings.ToLower(m[1]), grant: strings.ToLower(m[2]), end: end}
 		case m[4] != "":
-			return ruleName{kind: ourDeny, installation: strings.ToLower(m[4])}
+			return ruleName{kind: ourDeny, installation: strings.ToLower(m[4]), udp: strings.EqualFold(m[5], "udp")}
 		default:
-			return ruleName{kind: ourExempt, installation: strings.ToLower(m[5])}
+			return ruleName{kind: ourExempt, installation: strings.ToLower(m[6])}
 		}
 	case len(name) > 40:
 		if m := defenderNames.FindStringSubmatch(name); m != nil {
