@@ -126,6 +126,7 @@ type VNet struct {
 			Properties struct {
 				PeeringState              string       `json:"peeringState"`
 				AllowVirtualNetworkAccess *bool        `json:"allowVirtualNetworkAccess"`
+				UseRemoteGateways         bool         `json:"useRemoteGateways"`
 				RemoteVirtualNetwork      *SubResource `json:"remoteVirtualNetwork"`
 				RemoteAddressSpace        struct {
 					AddressPrefixes []string `json:"addressPrefixes"`

@@ -54,12 +54,15 @@ var types = map[string]string{
 	"microsoft.network/networksecuritygroups":   kindNSG,
 	"microsoft.network/bastionhosts":            kindBastion,
 	"microsoft.compute/virtualmachinescalesets": kindSet,
+	"microsoft.network/virtualnetworkgateways":  kindGateway,
+	"microsoft.network/localnetworkgateways":    kindLocal,
+	"microsoft.network/connections":             kindConnection,
 }
 
 // Query is the Resource Graph query of Collect. It projects id and orders by it, without which Azure gives no second page.
 // FACTS 3.
 const Query = `resources
-| where type in~ ('microsoft.compute/virtualmachines', 'microsoft.network/networkinterfaces', 'microsoft.network/virtualnetworks', 'microsoft.network/publicipaddresses', 'microsoft.network/loadbalancers', 'microsoft.network/networksecuritygroups', 'microsoft.network/bastionhosts', 'microsoft.compute/virtualmachinescalesets')
+| where type in~ ('microsoft.compute/virtualmachines', 'microsoft.network/networkinterfaces', 'microsoft.network/virtualnetworks', 'microsoft.network/publicipaddresses', 'microsoft.network/loadbalancers', 'microsoft.network/networksecuritygroups', 'microsoft.network/bastionhosts', 'microsoft.compute/virtualmachinescalesets', 'microsoft.network/virtualnetworkgateways', 'microsoft.network/localnetworkgateways', 'microsoft.network/connections')
 | project id, name, type, location, tags, managedBy, sku, properties
 | order by id asc`
 
@@ -120,6 +123,7 @@ func fromGraph(ctx context.Context, r Reader, subs []string, raw *resources) err
 			return fmt.Errorf("a row of Resource Graph: %w", err)
 		}
 	}
+	raw.gates.read = true
 	for _, s := range subs {
 		for _, k := range kinds {
 			raw.read[whole(s, k)] = true
@@ -139,7 +143,9 @@ func (raw *resources) addRow(row json.RawMessage) error {
 	if head.ID == "" {
 		return errors.New("it has no id")
 	}
-	switch types[strings.ToLower(head.Type)] {
+	switch kind := types[strings.ToLower(head.Type)]; kind {
+	case kindGateway, kindLocal, kindConnection:
+		return raw.gates.add(kind, head.ID, row)
 	case kindVM:
 		return put(raw.vms, head.ID, row)
 	case kindNIC:
@@ -223,7 +229,7 @@ func fromARM(ctx context.Context, r Reader, subs []string, raw *resources) []Pro
 		})
 	}
 	_ = g.Wait() // no function returns an error: each is recorded
-	return problems
+	return append(problems, raw.unreadGateways()...)
 }
 
 func gather[T any](ctx context.Context, mu *sync.Mutex, list func(context.Context, string) ([]T, error), s string, into map[string]*T, id func(*T) string) error {

@@ -43,8 +43,8 @@ func (s *Snapshot) peers(v *azure.VNet) map[string][]string {
 }
 
 // VNetPrefixes returns what the tag VirtualNetwork means in a network: its own address space and that of connected peers, in
-// order, each once. Ranges behind gateways and of user-defined routes belong to the tag too (FACTS 2.1) and are not read. Nil
-// when the network was not read.
+// order, each once, and what is behind its gateways, where Resource Graph told of them. Ranges of user-defined routes, which may belong to
+// the tag too (FACTS 2.1, not verified), are left out. Nil when the network was not read.
 func (s *Snapshot) VNetPrefixes(vnetID string) []netip.Prefix {
 	v := s.vnet(vnetID)
 	if v == nil {
@@ -54,6 +54,7 @@ func (s *Snapshot) VNetPrefixes(vnetID string) []netip.Prefix {
 	for _, space := range s.peers(v) {
 		all = append(all, space...)
 	}
+	all = append(all, s.onPremises(v)...)
 	return prefixes(all)
 }
 

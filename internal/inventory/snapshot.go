@@ -155,6 +155,7 @@ type index struct {
 	poolAddr map[string][]string   // pools by VNet and address
 	natsOf   map[string][]string
 	nats     map[string]natRef
+	beyond   map[string][]string // what is behind the gateways of a VNet
 	shared   *compiled
 }
 
@@ -185,12 +186,13 @@ type resources struct {
 	admin    map[string][]azure.AdminRule // by VNet; absent is not read
 	sets     map[string]string            // ids of scale sets, by key, as far as Resource Graph told: only to say what a name is
 	read     map[string]bool              // subscription|type of what was read as a whole
+	gates    gateways
 }
 
 func newResources() resources {
 	return resources{vms: map[string]*azure.VM{}, nics: map[string]*azure.NIC{}, vnets: map[string]*azure.VNet{},
 		pips: map[string]*azure.PublicIP{}, lbs: map[string]*azure.LoadBalancer{}, nsgs: map[string]azure.NSG{},
-		bastions: map[string]*azure.Bastion{}, admin: map[string][]azure.AdminRule{}, sets: map[string]string{}, read: map[string]bool{}}
+		bastions: map[string]*azure.Bastion{}, admin: map[string][]azure.AdminRule{}, sets: map[string]string{}, read: map[string]bool{}, gates: newGateways()}
 }
 
 // The kinds of resources that are read as a whole.
@@ -222,7 +224,7 @@ func newSnapshot(raw resources, taken time.Time, problems []Problem, base *Snaps
 	x := &index{raw: raw, byID: map[string]int{}, byName: map[string][]int{}, byAddr: map[netip.Addr][]int{},
 		subnets: map[string]subnetRef{}, asgs: map[string][]netip.Addr{}, pools: map[string][]poolRule{},
 		poolsOf: map[string][]string{}, poolAddr: map[string][]string{}, natsOf: map[string][]string{}, nats: map[string]natRef{},
-		shared: newCompiled()}
+		beyond: raw.behind(), shared: newCompiled()}
 	for _, v := range raw.vnets {
 		for i := range v.Properties.Subnets {
 			x.subnets[azure.Key(v.Properties.Subnets[i].ID)] = subnetRef{v.ID, &v.Properties.Subnets[i]}

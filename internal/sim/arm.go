@@ -428,8 +428,20 @@ func (s *Sim) listLocked(r *request, t target, v view) *answer {
 	case tk == typeVMSS+"/publicipaddresses":
 		types = []string{typeVMSSPIP}
 	}
+	if filter := r.query.Get("$filter"); tk == typeVM && filter != "" {
+		m := ofSet.FindStringSubmatch(filter)
+		if m == nil {
+			return badRequest("BadRequest", "The simulator knows the filter \"'virtualMachineScaleSet/id' eq '...'\", not \"%s\".", filter).answer()
+		}
+		return s.pageWhereLocked(r, types, prefix, v, func(x *resource) bool {
+			return strings.EqualFold(refID(object(x.doc(), "properties"), "virtualMachineScaleSet"), m[1])
+		})
+	}
 	return s.pageLocked(r, types, prefix, v)
 }
+
+// ofSet is the one filter that lists of machines take.
+var ofSet = regexp.MustCompile(`(?i)^\s*'?virtualMachineScaleSet/id'?\s+eq\s+'([^']*)'\s*$`)
 
 // pageLocked lists the resources of types whose id starts with prefix, in order of creation; the token is where to go on.
 func (s *Sim) pageLocked(r *request, types []string, prefix string, v view) *answer {
@@ -451,6 +463,7 @@ func (s *Sim) pageWhereLocked(r *request, types []string, prefix string, v view,
 	if n, err := strconv.Atoi(r.query.Get("$top")); err == nil && n > 0 && n < size {
 		size = n
 	}
+	expand := v.stale == 0 && (strings.Contains(strings.ToLower(r.query.Get("$expand")), "instanceview") || strings.EqualFold(r.query.Get("statusOnly"), "true"))
 	lists := make([][]*resource, len(types))
 	for i, t := range types {
 		l := s.byType[t]
@@ -490,6 +503,9 @@ func (s *Sim) pageWhereLocked(r *request, types []string, prefix string, v view,
 		}
 		if raw == nil {
 			continue
+		}
+		if expand && !next.gone && (next.typeKey == typeVM || next.typeKey == typeVMSSVM) {
+			raw = s.withInstanceViewLocked(next)
 		}
 		if n > 0 {
 			buf.WriteByte(',')

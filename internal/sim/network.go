@@ -324,7 +324,15 @@ func (s *Sim) onPremisesLocked(vnet *resource) (out []string) {
 		}
 		for _, conn := range s.byType[typeConn] {
 			p := object(conn.doc(), "properties")
-			if conn.gone || !strings.EqualFold(refID(p, "virtualNetworkGateway1"), gw.id) {
+			if conn.gone {
+				continue
+			}
+			for _, pair := range [][2]string{{"virtualNetworkGateway1", "virtualNetworkGateway2"}, {"virtualNetworkGateway2", "virtualNetworkGateway1"}} {
+				if other := s.all[strings.ToLower(refID(p, pair[1]))]; other != nil && other != gw && strings.EqualFold(refID(p, pair[0]), gw.id) {
+					out = append(out, s.spaceOfGatewayLocked(other)...)
+				}
+			}
+			if !strings.EqualFold(refID(p, "virtualNetworkGateway1"), gw.id) {
 				continue
 			}
 			if local := s.all[strings.ToLower(refID(p, "localNetworkGateway2"))]; local != nil {
@@ -335,6 +343,17 @@ func (s *Sim) onPremisesLocked(vnet *resource) (out []string) {
 		out = append(out, stringList(p, "addressPrefixes")...)
 	}
 	return out
+}
+
+// spaceOfGatewayLocked is the address space of the network that a gateway is in.
+func (s *Sim) spaceOfGatewayLocked(gw *resource) (out []string) {
+	for _, c := range objects(object(gw.doc(), "properties"), "ipConfigurations") {
+		vnet, _, _ := strings.Cut(strings.ToLower(refID(object(c, "properties"), "subnet")), "/subnets/")
+		if v := s.all[vnet]; v != nil {
+			return stringList(object(object(v.doc(), "properties"), "addressSpace"), "addressPrefixes")
+		}
+	}
+	return nil
 }
 
 // notInternet is what the tag Internet leaves out beside the virtual network: what is not routed in public.

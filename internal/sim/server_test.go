@@ -376,6 +376,21 @@ func TestMachines(t *testing.T) {
 	if got := a.do(200, "GET", shop+"/resources?$filter=resourceGroup%20eq%20'Shop-Web'%20and%20name%20eq%20'WEB-01'%20and%20resourceType%20eq%20'Microsoft.Compute/virtualMachines'", nil); len(list(got.body["value"])) != 1 {
 		t.Errorf("got %s", got.raw)
 	}
+	web := shop + "/resourceGroups/shop-web/providers/Microsoft.Compute/virtualMachines"
+	for _, how := range []string{"$expand=instanceView", "statusOnly=true"} {
+		for _, v := range list(a.do(200, "GET", web+"?"+how, nil).body["value"]) {
+			if at(v, "properties", "instanceView", "statuses") == nil {
+				t.Errorf("%s: no instance view of %v", how, at(v, "name"))
+			}
+		}
+	}
+	if at(list(a.do(200, "GET", web, nil).body["value"])[0], "properties", "instanceView") != nil {
+		t.Error("an instance view that nobody asked for")
+	}
+	if n := len(list(a.do(200, "GET", web+"?$filter='virtualMachineScaleSet/id'%20eq%20'/nothing'", nil).body["value"])); n != 0 {
+		t.Errorf("got %d machines of a set that is not there", n)
+	}
+	a.fails(400, "BadRequest", "GET", web+"?$filter=name%20eq%20'x'", nil)
 	a.fails(400, "InvalidFilterInQueryString", "GET", shop+"/resources?$filter=tagName%20eq%20'x'", nil)
 }
 
