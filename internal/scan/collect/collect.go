@@ -5,8 +5,8 @@
 // is asked for each machine.
 //
 // What the identity may not see, Azure leaves out of Resource Graph without a word: a role that reads some types and not others looks
-// like an estate without the others. `curfew azure role` prints a role that reads all that a scan needs; it needs
-// Microsoft.Network/networkGroupMemberships/read too, by which the networks under a network manager are found.
+// like an estate without the others. Reader suffices. A role of one's own must hold read of every type in this package, and
+// Microsoft.Network/networkGroupMemberships/read, by which the networks under a network manager are found.
 package collect
 
 import (

@@ -539,3 +539,24 @@ func TestBrokenOff(t *testing.T) {
 		t.Errorf("error %v, want that it was broken off", err)
 	}
 }
+
+// The rules of a firewall policy stand apart and are read with one call; where that is refused, they are hidden (P10).
+func TestRulesOfFirewallPolicies(t *testing.T) {
+	policy := "/subscriptions/" + estates.DemoShop + "/resourceGroups/g/providers/Microsoft.Network/firewallPolicies/hub"
+	body := fmt.Appendf(nil, `{"resources":[{"id":%q,"location":"westeurope","properties":{}},{"id":%q,"properties":{"priority":100,"ruleCollections":[]}}]}`,
+		policy, policy+"/ruleCollectionGroups/nat")
+	for _, arm := range []bool{false, true} {
+		b := newSim(t, sim.Config{Estate: body})
+		got := b.collect(t, collect.Config{ViaARM: arm})
+		if n := len(got.ids("Microsoft.Network/firewallPolicies/ruleCollectionGroups")); n != 1 || len(got.gaps) > 0 {
+			t.Errorf("arm %t: %d groups of rules; gaps %+v", arm, n, got.gaps)
+		}
+		if _, err := b.Fault(sim.Fault{Kind: "error", Status: 403, PathPattern: "ruleCollectionGroups$"}); err != nil {
+			t.Fatal(err)
+		}
+		got = b.collect(t, collect.Config{ViaARM: arm})
+		if len(got.gaps) != 1 || !azure.EqualID(got.gaps[0].Resource, policy) || got.gaps[0].Type != "microsoft.network/firewallpolicies/rulecollectiongroups" {
+			t.Errorf("arm %t: gaps %+v", arm, got.gaps)
+		}
+	}
+}
