@@ -60,3 +60,34 @@ func TestReadmeTour(t *testing.T) {
 		t.Error("something stays open after the tour")
 	}
 }
+
+// The scan in the README is what the demo's scan says, but for the instant.
+func TestReadmeScan(t *testing.T) {
+	file := filepath.Join(testkit.Module(t), "README.md")
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	block := regexp.MustCompile("(?s)<!-- output: scan -->\n```\n(.*?)```")
+	m := block.FindSubmatch(b)
+	if m == nil {
+		t.Fatal("the README holds no scan of the demo")
+	}
+	instant := regexp.MustCompile(`judged for \S+ \S+ UTC`)
+	at := instant.FindString(string(m[1]))
+	r := startDemo(t, clock.NewManual(now()), t.TempDir())
+	code, out, errs := r.main(t.Context(), "", "--as", "admin", "scan")
+	if code != 0 || at == "" {
+		t.Fatalf("scan: exit code %d, %s", code, errs)
+	}
+	if want := instant.ReplaceAllLiteralString(out, at); want != string(m[1]) {
+		if os.Getenv("CURFEW_UPDATE") != "" {
+			b = []byte(strings.Replace(string(b), string(m[1]), want, 1))
+			if err := os.WriteFile(file, b, 0o644); err != nil {
+				t.Fatal(err)
+			}
+			return
+		}
+		t.Errorf("the scan in the README is not what the demo's says; run this test with CURFEW_UPDATE=1. It says:\n%s", out)
+	}
+}

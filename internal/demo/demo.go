@@ -221,6 +221,8 @@ func welcome(o Options, l ready) string {
 	p("")
 	p("  # what reaches whom")
 	p("  %s --as admin vm list", run)
+	p("  # what is not protected, and what the Internet can really reach")
+	p("  %s --as admin scan", run)
 	p("  # shut SSH on web-01: the plan is shown first")
 	p("  %s --as admin protect web-01", run)
 	p("  # ask for it; this waits for an approver")
