@@ -294,9 +294,6 @@ type scanFlags struct {
 }
 
 func (c *cli) scanCmd() *cobra.Command {
-	if c.Local.Collect == nil {
-		return nil
-	}
 	var names []string
 	for _, f := range report.Formats {
 		names = append(names, string(f))
