@@ -150,3 +150,11 @@ type Trouble struct {
 	Message string   `json:"message"`
 	Hint    string   `json:"hint,omitempty"`
 }
+
+// ExplainInput asks whether a source gets to a port of a machine.
+type ExplainInput struct {
+	VM       string `json:"vm" maxLength:"1000" doc:"Name, group/name, or resource id"`
+	Port     uint16 `json:"port,omitempty" doc:"Absent: 22 on Linux, 3389 on Windows"`
+	Protocol string `json:"protocol,omitempty" doc:"tcp (default) or udp"`
+	From     string `json:"from,omitempty" doc:"An address, internet (default) or virtual-network"`
+}

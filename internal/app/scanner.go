@@ -4,8 +4,11 @@ import (
 	"context"
 	"log/slog"
 
+	"github.com/curfew-jit/curfew/internal/access"
 	"github.com/curfew-jit/curfew/internal/azure"
+	"github.com/curfew-jit/curfew/internal/broker"
 	"github.com/curfew-jit/curfew/internal/clock"
+	"github.com/curfew-jit/curfew/internal/netsec"
 	"github.com/curfew-jit/curfew/internal/posture"
 	"github.com/curfew-jit/curfew/internal/scan"
 	"github.com/curfew-jit/curfew/internal/scan/collect"
@@ -51,4 +54,17 @@ func (s *scanner) Scan(ctx context.Context) (scan.Report, error) {
 		fill(&out.Report.Findings[i])
 	}
 	return out.Report, nil
+}
+
+// Explain implements broker.Scanner.
+func (s *scanner) Explain(ctx context.Context, in broker.ExplainInput) (scan.Explanation, error) {
+	e, _, err := Collect(ctx, collect.Config{Client: s.az, Cloud: s.cloud, Subscriptions: s.subscriptions, Clock: s.clock, Log: s.log})
+	if err != nil {
+		return scan.Explanation{}, err
+	}
+	q := scan.Question{Protocol: netsec.TCP, Port: in.Port, From: in.From}
+	if in.Protocol == access.UDP {
+		q.Protocol = netsec.UDP
+	}
+	return posture.Explain(e, in.VM, q)
 }

@@ -90,6 +90,7 @@ var cells = map[string][]access.Code{
 	"Watch":         {unauth, denied, ok, denied, ok, ok, ok, ok, ok, ok},
 	"Checkpoint":    {unauth, denied, denied, denied, denied, denied, denied, ok, ok, ok},
 	"RunScan":       {unauth, denied, denied, denied, denied, denied, denied, ok, ok, ok},
+	"Explain":       {unauth, denied, denied, denied, denied, denied, denied, ok, ok, ok},
 	"Scans":         {unauth, denied, denied, denied, denied, denied, denied, ok, ok, ok},
 	"Scan":          {unauth, denied, denied, denied, denied, denied, denied, ok, ok, ok},
 	"DiffScans":     {unauth, denied, denied, denied, denied, denied, denied, ok, ok, ok},
@@ -227,6 +228,8 @@ func (th *things) call(method string, c access.Caller, of access.Caller) (id str
 		}
 	case "RunScan":
 		return "", func() error { _, err := b.RunScan(ctx, c); return err }
+	case "Explain":
+		return "", func() error { _, err := b.Explain(ctx, c, broker.ExplainInput{VM: "web-01", Port: 22}); return err }
 	case "Scans":
 		return "", func() error { _, _, err := b.Scans(ctx, c, broker.Page{}); return err }
 	case "Scan", "DiffScans":

@@ -15,6 +15,16 @@ type Scanner interface {
 	// Scan reads Azure and judges what it read. What could not be read is in the report's gaps; an error means that there is no
 	// report at all.
 	Scan(ctx context.Context) (scan.Report, error)
+	// Explain reads Azure and says whether a source gets to a port of a machine, and why.
+	Explain(ctx context.Context, in ExplainInput) (scan.Explanation, error)
+}
+
+// ExplainInput asks whether a source gets to a port.
+type ExplainInput struct {
+	VM       string          // reference
+	Port     uint16          // 0: 22 on Linux, 3389 on Windows
+	Protocol access.Protocol // "" is tcp
+	From     scan.From
 }
 
 // ScanRecord is a kept scan.
@@ -174,6 +184,19 @@ func (b *Broker) scanEntries(rec ScanRecord, before *ScanRecord) []audit.Entry {
 }
 
 const vmType = "Microsoft.Compute/virtualMachines"
+
+// Explain implements Service. It reads Azure anew, and keeps nothing.
+func (b *Broker) Explain(ctx context.Context, c access.Caller, in ExplainInput) (scan.Explanation, error) {
+	if err := b.need(ctx, c, "scan.explain", in.VM, mayScan...); err != nil {
+		return scan.Explanation{}, err
+	}
+	if b.cfg.Scanner == nil {
+		return scan.Explanation{}, access.Errorf(access.CodeUnavailable, "this server does not scan").WithHint("explain from here, with your own Azure login: curfew scan explain --standalone")
+	}
+	ctx, cancel := context.WithTimeout(ctx, scanLimit)
+	defer cancel()
+	return b.cfg.Scanner.Explain(ctx, in)
+}
 
 // Scans implements Service, newest first.
 func (b *Broker) Scans(ctx context.Context, c access.Caller, p Page) (out []scan.Head, next string, err error) {

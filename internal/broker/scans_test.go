@@ -49,6 +49,10 @@ func (s *scripted) Scan(ctx context.Context) (scan.Report, error) {
 	return rep, err
 }
 
+func (s *scripted) Explain(_ context.Context, in broker.ExplainInput) (scan.Explanation, error) {
+	return scan.Explanation{Name: in.VM, Port: in.Port}, nil
+}
+
 func open(vm string) scan.Finding {
 	return scan.Finding{ID: "f-" + vm, Rule: scan.VMPortExposed, Status: scan.Fail, Severity: scan.High, Name: vm, Type: "Microsoft.Compute/virtualMachines",
 		Resource: "/subscriptions/s/resourceGroups/g/providers/Microsoft.Compute/virtualMachines/" + vm, Reason: "port 22 is open to the Internet"}

@@ -51,6 +51,8 @@ type Service interface {
 	Reconcile(ctx context.Context, c access.Caller) (SweepReport, error)
 	// RunScan scans everything now, keeps the report and returns once it stands. Callers at the same time share one scan.
 	RunScan(ctx context.Context, c access.Caller) (scan.Head, error)
+	// Explain says whether a source gets to a port of a machine, on which way, and which rule decides at each hop.
+	Explain(ctx context.Context, c access.Caller, in ExplainInput) (scan.Explanation, error)
 	// Scans lists the scans that are kept, newest first.
 	Scans(ctx context.Context, c access.Caller, p Page) ([]scan.Head, string, error)
 	// Scan returns a kept scan with its report; Latest, or "", names the newest.

@@ -696,18 +696,19 @@ The source is an address or range, internet, or virtual-network.`,
 		Example: "  curfew scan explain web-01 --port 22 --from 203.0.113.9",
 		Args:    need(1, 1, "a VM"),
 	}
-	s = c.sourceFlags(cmd, false)
+	s = c.sourceFlags(cmd, true)
 	f := cmd.Flags()
 	f.StringVar(&port, "port", "", "the machine's `PORT` (default 22 on Linux, 3389 on Windows)")
 	f.StringVar(&from, "from", "internet", "`SOURCE`: an address, a range, internet or virtual-network")
 	f.StringVar(&protocol, "protocol", "tcp", "tcp or udp")
 	f.BoolVar(&ascii, "ascii", false, "draw the tree without box characters")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		if _, err := s.check(c, cmd); err != nil {
+		server, err := s.check(c, cmd)
+		if err != nil {
 			return err
 		}
 		q := scan.Question{Protocol: netsec.TCP}
-		switch strings.ToLower(protocol) {
+		switch protocol = strings.ToLower(protocol); protocol {
 		case "tcp":
 		case "udp":
 			q.Protocol = netsec.UDP
@@ -724,25 +725,24 @@ The source is an address or range, internet, or virtual-network.`,
 			}
 			q.Port = uint16(n)
 		}
-		got, err := c.collect(cmd.Context(), s)
-		if err != nil {
-			return err
-		}
-		vm, err := posture.Find(got.Estate, args[0])
-		if err != nil {
-			return err
-		}
-		if q.Port == 0 {
-			switch vm.OS {
-			case "windows":
-				q.Port = 3389
-			case "linux":
-				q.Port = 22
-			default:
-				return badInput("port", "it is not told whether %s runs Linux or Windows", vm.Name).WithHint("name the port with --port")
+		var x scan.Explanation
+		if server {
+			cl, err := c.client()
+			if err != nil {
+				return err
+			}
+			if x, err = cl.Explain(cmd.Context(), api.ExplainInput{VM: args[0], Port: q.Port, Protocol: protocol, From: q.From.String()}); err != nil {
+				return err
+			}
+		} else {
+			got, err := c.collect(cmd.Context(), s)
+			if err != nil {
+				return err
+			}
+			if x, err = posture.Explain(got.Estate, args[0], q); err != nil {
+				return err
 			}
 		}
-		x := scan.Explain(got.Estate, vm, q)
 		return c.show(x, func() string {
 			width := c.Width
 			if width == 0 {

@@ -243,3 +243,8 @@ func (c *Client) DiffScans(ctx context.Context, from, to string) (scan.Differenc
 	}
 	return get[scan.Difference](ctx, c, "/v1/scans/"+url.PathEscape(to)+"/diff", q)
 }
+
+// Explain says whether a source gets to a port of a machine, and why.
+func (c *Client) Explain(ctx context.Context, in api.ExplainInput) (scan.Explanation, error) {
+	return post[scan.Explanation](ctx, c, "/v1/explanations", in, "")
+}

@@ -241,3 +241,24 @@ func Fill(e *estate.Estate) func(*scan.Finding) {
 		}
 	}
 }
+
+// Explain finds the machine, fills in the port that its system is managed by where none is named, and says whether the source gets there.
+func Explain(e *estate.Estate, ref string, q scan.Question) (scan.Explanation, error) {
+	vm, err := Find(e, ref)
+	if err != nil {
+		return scan.Explanation{}, err
+	}
+	if q.Port == 0 {
+		switch vm.OS {
+		case "windows":
+			q.Port = 3389
+		case "linux":
+			q.Port = 22
+		default:
+			err := access.Errorf(access.CodeInvalid, "it is not told whether %s runs Linux or Windows", vm.Name).WithHint("name the port with --port")
+			err.Field = "port"
+			return scan.Explanation{}, err
+		}
+	}
+	return scan.Explain(e, vm, q), nil
+}

@@ -563,6 +563,15 @@ func (f *fake) Scan(ctx context.Context, c access.Caller, id string) (broker.Sca
 	return broker.ScanRecord{}, access.Errorf(access.CodeNotFound, "there is no scan %s", id)
 }
 
+func (f *fake) Explain(ctx context.Context, c access.Caller, in broker.ExplainInput) (scan.Explanation, error) {
+	done, err := f.enter(ctx, c, "Explain", in)
+	if err != nil {
+		return scan.Explanation{}, err
+	}
+	defer done()
+	return scan.Explanation{Name: in.VM, Port: in.Port, Protocol: string(in.Protocol), Source: in.From.String(), Access: "deny", Ways: []scan.Way{}}, nil
+}
+
 func (f *fake) DiffScans(ctx context.Context, c access.Caller, from, to string) (scan.Difference, error) {
 	done, err := f.enter(ctx, c, "DiffScans", [2]string{from, to})
 	if err != nil {

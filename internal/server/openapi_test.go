@@ -20,6 +20,7 @@ import (
 const routes = `GET /v1/audit
 GET /v1/audit/checkpoint
 GET /v1/events
+POST /v1/explanations
 GET /v1/grants
 GET /v1/grants/{id}
 POST /v1/grants/{id}/close

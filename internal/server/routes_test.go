@@ -331,6 +331,13 @@ func TestScans(t *testing.T) {
 	if err != nil || rep.ID != h.ID || len(rep.Findings) != 1 || rep.Findings[0].Resource != vmID("web-01") {
 		t.Errorf("report: got %+v, %v", rep, err)
 	}
+	x, err := root.Explain(t.Context(), api.ExplainInput{VM: "web-01", Port: 22, From: "203.0.113.9"})
+	if err != nil || x.Name != "web-01" || x.Source != "203.0.113.9" || x.Protocol != "tcp" {
+		t.Errorf("explain: got %+v, %v", x, err)
+	}
+	if _, err := root.Explain(t.Context(), api.ExplainInput{VM: "web-01", From: "somewhere"}); access.CodeOf(err) != access.CodeInvalid {
+		t.Errorf("explain from nowhere: %v", err)
+	}
 	d, err := root.DiffScans(t.Context(), "", h.ID)
 	if err != nil || len(d.Appeared) != 1 || d.Gone == nil {
 		t.Errorf("diff: got %+v, %v", d, err)

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -44,6 +45,28 @@ func (s *Server) scanRoutes(a huma.API) {
 				rec.Report.Findings = []scan.Finding{}
 			}
 			return ok(rec.Report), nil
+		})
+	register(a, op("explain-port", "POST", "/v1/explanations", "scans", "Does a source get to a port, and why",
+		"Reads Azure, walks every way to the port hop by hop, and says which rule decides at each. Changes nothing."),
+		func(ctx context.Context, c access.Caller, in *body[api.ExplainInput]) (*answer[scan.Explanation], error) {
+			v, err := in.Body.read()
+			if err != nil {
+				return nil, err
+			}
+			q := broker.ExplainInput{VM: v.VM, Port: v.Port}
+			if q.Protocol, err = access.ParseProtocol(cmp.Or(v.Protocol, "tcp")); err != nil {
+				return nil, err
+			}
+			if q.From, err = scan.ParseFrom(v.From); err != nil {
+				e := access.Errorf(access.CodeInvalid, "%v", err).WithHint("give an address, internet or virtual-network")
+				e.Field = "from"
+				return nil, e
+			}
+			x, err := s.svc.Explain(ctx, c, q)
+			if err == nil && x.Ways == nil {
+				x.Ways = []scan.Way{}
+			}
+			return reply(same[scan.Explanation])(x, err)
 		})
 	register(a, op("diff-scans", "GET", "/v1/scans/{id}/diff", "scans", "What changed since an older scan",
 		"What appeared, what went, and what is judged otherwise. What the later scan may merely not have seen is called doubtful, not gone."),
