@@ -208,7 +208,7 @@ func rest(c *cli, a *simtest.Azure) {
 	}
 	vm := "/subscriptions/" + simtest.Shop + "/resourceGroups/shop-web/providers/Microsoft.Compute/virtualMachines/web-01"
 	policy := "/subscriptions/{subscriptionId}/resourceGroups/shop-web/providers/Microsoft.Security/locations/westeurope/jitNetworkAccessPolicies/default"
-	if got, _ := c.ok("security", "jit-policy", "list").([]any); len(got) != 0 {
+	if got := texts(c.ok("security", "jit-policy", "list"), "resourceGroup"); has(got, "shop-web") {
 		c.t.Errorf("policies: %v", got)
 	}
 	c.ok("rest", "-m", "put", "-u", "/subscriptions/{subscriptionId}/providers/Microsoft.Security/pricings/VirtualMachines?api-version=2024-01-01",
@@ -218,7 +218,7 @@ func rest(c *cli, a *simtest.Azure) {
 	if at(put, "properties", "provisioningState") != "Succeeded" {
 		c.t.Errorf("policy: %v", put)
 	}
-	if got := texts(c.ok("security", "jit-policy", "list"), "name"); !has(got, "default") {
+	if got := texts(c.ok("security", "jit-policy", "list"), "resourceGroup"); !has(got, "shop-web") {
 		c.t.Errorf("policies: %v", got)
 	}
 	if got := c.ok("security", "jit-policy", "show", "-g", "shop-web", "-l", "westeurope", "-n", "default"); at(got, "virtualMachines", 0, "ports", 0, "number") != 22.0 {

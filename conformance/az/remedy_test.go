@@ -95,7 +95,7 @@ func TestRemedies(t *testing.T) {
 	c.ok("rest", "--method", "put", "--url", "/subscriptions/"+simtest.Shop+"/providers/Microsoft.Security/pricings/VirtualMachines?api-version=2024-01-01",
 		"--body", `{"properties":{"pricingTier":"Standard","subPlan":"P2"}}`)
 	fix("vm-jit-missing orders-01")
-	policy := "/subscriptions/" + simtest.Shop + "/resourceGroups/shop-web/providers/Microsoft.Security/locations/westeurope/jitNetworkAccessPolicies/default?api-version=2020-01-01"
+	policy := "/subscriptions/" + simtest.Shop + "/resourceGroups/shop-web/providers/Microsoft.Security/locations/westeurope/jitNetworkAccessPolicies/web?api-version=2020-01-01"
 	vm := func(name string) string {
 		return "/subscriptions/" + simtest.Shop + "/resourceGroups/shop-web/providers/Microsoft.Compute/virtualMachines/" + name
 	}
@@ -104,7 +104,7 @@ func TestRemedies(t *testing.T) {
 	}
 	c.ok("rest", "--method", "put", "--url", policy, "--body", `{"kind":"Basic","properties":{"virtualMachines":[{"id":"`+strings.ToUpper(vm("web-01"))+`","ports":[`+port(3389, "203.0.113.7", "PT1H")+
 		`]},{"id":"`+vm("web-02")+`","ports":[`+port(22, "*", "PT24H")+`,`+port(5986, "203.0.113.9", "PT1H")+`]}]}}`)
-	fix("jit-policy-broad default")
+	fix("jit-policy-broad web")  // the demo has another by the name of default
 	fix("vm-jit-missing web-01") // into the policy that names it already
 	machines, _ := at(c.ok("rest", "--method", "get", "--url", policy), "properties", "virtualMachines").([]any)
 	var ports []string

@@ -315,17 +315,21 @@ func justInTime(t *testing.T, s *session) {
 		PricingTier: to.Ptr(armsecurity.PricingTierStandard), SubPlan: to.Ptr("P2")}}, nil); err != nil {
 		t.Fatal(err)
 	}
+	policies := func() []*armsecurity.JitNetworkAccessPolicy {
+		return all(t, c.NewListPager(nil), func(p armsecurity.JitNetworkAccessPoliciesClientListResponse) []*armsecurity.JitNetworkAccessPolicy {
+			return p.Value
+		})
+	}
+	before := len(policies())
 	put := must[armsecurity.JitNetworkAccessPoliciesClientCreateOrUpdateResponse](t)(c.CreateOrUpdate(t.Context(), group, place, name, policy, nil))
 	if len(put.Properties.VirtualMachines) != 1 || *put.Properties.ProvisioningState != "Succeeded" {
 		t.Errorf("put: %+v", put.Properties)
 	}
-	list := all(t, c.NewListPager(nil), func(p armsecurity.JitNetworkAccessPoliciesClientListResponse) []*armsecurity.JitNetworkAccessPolicy {
-		return p.Value
-	})
+	list := policies()
 	region := all(t, c.NewListByResourceGroupAndRegionPager(group, place, nil), func(p armsecurity.JitNetworkAccessPoliciesClientListByResourceGroupAndRegionResponse) []*armsecurity.JitNetworkAccessPolicy {
 		return p.Value
 	})
-	if len(list) != 1 || len(region) != 1 {
+	if len(list) != before+1 || len(region) != 1 {
 		t.Errorf("%d policies of the subscription, %d of the region", len(list), len(region))
 	}
 	end := time.Now().Add(time.Hour).UTC().Truncate(time.Second)
