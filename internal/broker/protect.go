@@ -271,7 +271,17 @@ func (b *Broker) judge(vp *VMPlan, it *item, off bool, results map[string]enforc
 			}
 		}
 	}
-	if off || len(vp.After) == 0 {
+	if off {
+		return nil
+	}
+	if len(vp.After) == 0 {
+		// Shut, but not as it was shown: who is named as exempt would be shut out too.
+		for _, pr := range problems {
+			if pr.Exempt != "" && access.SameVM(pr.VM, vp.VM.ID) {
+				vp.Error, vp.Hint = pr.Message, pr.Hint
+				break
+			}
+		}
 		return nil
 	}
 	vp.Error = stillReachable(vp.After[0])

@@ -132,6 +132,38 @@ func TestBypassed(t *testing.T) {
 	})
 }
 
+// A machine whose exemption has no place before the deny is not protected without it: nothing is changed, and it is said what would
+// help (P8). The deny alone would shut out the network that the plan shows as exempt.
+func TestExemptionWithoutPlace(t *testing.T) {
+	e := estates.New()
+	e.Subscription("5a0e3c1d-1f0b-4d52-9c3e-6b1f0a7d2e01", "shop")
+	e.Group("shop", "westeurope")
+	group := e.NSG("early-nsg", estates.Rule{Name: "early", Priority: 102, Source: "*", Port: "22"})
+	vnet := e.VNet("net", []string{"10.1.0.0/16"}, estates.Subnet{Name: "front", Prefix: "10.1.0.0/24"}, estates.Subnet{Name: "AzureBastionSubnet", Prefix: "10.1.250.0/26"})
+	e.Bastion("bastion", vnet+"/subnets/AzureBastionSubnet", "198.51.100.250")
+	e.VM("a", estates.VM{Subnet: vnet + "/subnets/front", PrivateIP: "10.1.0.4", PublicIP: "198.51.100.4", NSG: group})
+	bubble(t, bt.Options{Estate: e.JSON()}, func(t *testing.T, s *bt.Stack) {
+		in := broker.ProtectInput{VMs: []string{"a"}, Exemptions: []access.Exemption{{Name: "virtual-network", Source: "10.1.0.0/17"}}}
+		writes := s.Sim.Writes(group)
+		plan := must[broker.ProtectPlan](t)(s.Broker.PlanProtect(t.Context(), bt.Admin, in))
+		if v := plan.VMs[0]; !strings.Contains(v.Error, "exemption bastion") || v.Hint != "--replace-rule early-nsg/early" {
+			t.Errorf("the plan says %q, %q", v.Error, v.Hint)
+		}
+		_, err := s.Broker.Protect(t.Context(), bt.Admin, in)
+		wants(t, err, access.CodeConflict, "exemption bastion", "nothing was changed", "--replace-rule early-nsg/early")
+		if s.Sim.Writes(group) != writes || len(s.Broker.Protections()) != 0 {
+			t.Error("something was written")
+		}
+		in.Replace = []string{"early-nsg/early"}
+		if v := protect(t, s, in).VMs[0]; v.Error != "" || v.State != string(access.ProtectionOn) {
+			t.Errorf("with consent: %+v", v)
+		}
+		if n := len(ruleNames(s, group, "curfew-exempt-")); n < 2 {
+			t.Errorf("%d exemptions stand", n)
+		}
+	})
+}
+
 // P4: every situation of the estate that can be protected is shut afterwards, on every address; the rest is said why.
 func TestEverySituation(t *testing.T) {
 	bubble(t, bt.Options{}, func(t *testing.T, s *bt.Stack) {

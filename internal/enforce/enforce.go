@@ -105,6 +105,7 @@ type Problem struct {
 	Rule    string           `json:"rule"`    // the foreign rule in the way
 	Message string           `json:"message"` // what and why
 	Hint    string           `json:"hint"`    // what next, for example --replace-rule NSG/RULE
+	Exempt  string           `json:"exempt"`  // name of the exemption that has no place: what it keeps open would be lost
 	Theirs  bool             `json:"theirs"`  // somebody else has decided about a rule that was set aside: it is not put back
 }
 

@@ -84,7 +84,7 @@ func (b *builder) protections(ctx context.Context, by map[scan.RuleID][]scan.Fin
 		}
 		if !b.o.ShutVirtualNetwork {
 			for _, p := range b.network(j.findings[0].Resource) {
-				in.Exemptions = append(in.Exemptions, api.Exemption{Name: "virtual-network", Source: p.String()})
+				in.Exemptions = append(in.Exemptions, api.Exemption{Name: networkExempt, Source: p.String()})
 			}
 		}
 		in.Replace = b.consented(j.findings[0].Resource)
@@ -125,22 +125,16 @@ func (b *builder) network(vmID string) []netip.Prefix {
 
 // consented returns the rules in front of a machine that may be narrowed, as protect takes them: it refuses those of other groups.
 func (b *builder) consented(vmID string) []string {
-	vm, ok := b.e.VM(vmID)
-	if !ok {
-		return nil
-	}
 	var out []string
-	for _, ep := range vm.Endpoints {
-		for _, id := range []string{ep.SubnetNSG, ep.NICNSG} {
-			n, ok := b.e.NSG(id)
-			if !ok {
-				continue
-			}
-			may := consents(b.o.ReplaceRules, n.ID)
-			for _, r := range n.Rules {
-				if may[strings.ToLower(r.Name)] {
-					out = appendNew(out, azure.IDName(n.ID)+"/"+r.Name)
-				}
+	for _, id := range b.pathGroups(vmID) {
+		n, ok := b.e.NSG(id)
+		if !ok {
+			continue
+		}
+		may := consents(b.o.ReplaceRules, n.ID)
+		for _, r := range n.Rules {
+			if may[strings.ToLower(r.Name)] {
+				out = appendNew(out, azure.IDName(n.ID)+"/"+r.Name)
 			}
 		}
 	}
@@ -183,14 +177,13 @@ func (b *builder) protection(ctx context.Context, in api.ProtectInput, of map[st
 			}
 		}
 		for _, p := range plan.Problems {
-			if p.VM != "" {
-				bad[azure.Key(p.VM)] = [2]string{p.Message, p.Hint}
-			}
-		}
-		for _, vm := range in.VMs {
-			if place := b.noRoom(in, plan, vm); place != "" {
-				bad[azure.Key(vm)] = [2]string{fmt.Sprintf("%s has no room before the deny for what keeps the virtual network in", azure.IDName(place)),
-					"move its rules apart or consent to narrowing the first (--replace-rule), or shut the virtual network too: --shut-virtual-network"}
+			for _, vm := range in.VMs {
+				// A problem of a whole group is one of each machine behind it: protect would go no further either.
+				if p.VM != "" && azure.EqualID(p.VM, vm) || p.VM == "" && slices.ContainsFunc(b.pathGroups(vm), func(id string) bool { return azure.EqualID(id, p.Place) }) {
+					if _, told := bad[azure.Key(vm)]; !told {
+						bad[azure.Key(vm)] = [2]string{p.Message, p.Hint}
+					}
+				}
 			}
 		}
 		var good []string
@@ -202,7 +195,7 @@ func (b *builder) protection(ctx context.Context, in api.ProtectInput, of map[st
 			}
 			for _, x := range of[azure.Key(vm)] {
 				if x.Rule != scan.VMPortExposed { // a deny may still do for that one
-					b.left(x, why[1], "protect cannot do it: %s", why[0])
+					b.left(x, b.wayOn(why[0], why[1]), "protect cannot do it: %s", why[0])
 				}
 			}
 		}
@@ -216,44 +209,36 @@ func (b *builder) protection(ctx context.Context, in api.ProtectInput, of map[st
 	return nil
 }
 
-// noRoom returns the group in which a machine would lose the virtual network although it is exempt: protect puts the deny first where
-// there is no room for both.
-func (b *builder) noRoom(in api.ProtectInput, plan api.ProtectPlan, vmID string) string {
-	loses := slices.ContainsFunc(plan.VMs, func(v api.VMPlan) bool {
-		return azure.EqualID(v.VM.ID, vmID) && slices.ContainsFunc(v.Loses, func(l api.Exposure) bool { return l.From == "the virtual network" })
-	})
+// pathGroups are the groups in front of a machine.
+func (b *builder) pathGroups(vmID string) (out []string) {
 	vm, ok := b.e.VM(vmID)
-	if len(in.Exemptions) == 0 || !loses || !ok {
-		return ""
+	if !ok {
+		return nil
 	}
 	for _, ep := range vm.Endpoints {
 		for _, id := range []string{ep.SubnetNSG, ep.NICNSG} {
-			exempt := map[string]bool{} // by protocol and port
-			note := func(name string) {
-				if _, rest, ok := strings.Cut(strings.ToLower(name), "-virtual-network-"); ok {
-					exempt[strings.SplitN(rest, "-n", 2)[0]] = true
-				}
-			}
-			if n, ok := b.e.NSG(id); ok {
-				for _, r := range n.Rules {
-					note(r.Name)
-				}
-			}
-			for _, c := range plan.Changes {
-				if azure.EqualID(c.Place, id) && c.Kind != string(enforce.Remove) {
-					note(c.Rule)
-				}
-			}
-			for _, c := range plan.Changes {
-				h, ours := enforce.ParseName(c.Rule)
-				if azure.EqualID(c.Place, id) && ours && h.Kind == enforce.KindDeny && c.Kind != string(enforce.Remove) && !exempt[h.Shuts] {
-					return id
-				}
+			if id != "" {
+				out = appendNew(out, id)
 			}
 		}
 	}
-	return ""
+	return out
 }
+
+// wayOn makes a next step of a hint that is only an option to add.
+func (b *builder) wayOn(why, hint string) string {
+	if !strings.HasPrefix(hint, "--") {
+		return hint
+	}
+	next := "consent to it: " + hint
+	if !b.o.ShutVirtualNetwork && strings.Contains(why, "exemption "+networkExempt+" ") {
+		next += ", or shut the virtual network too: --shut-virtual-network"
+	}
+	return next
+}
+
+// networkExempt is the name of the exemption that keeps the virtual network in.
+const networkExempt = "virtual-network"
 
 func (b *builder) protectStep(in api.ProtectInput, plan api.ProtectPlan, of map[string][]scan.Finding, covered map[string]bool) *Step {
 	s := &Step{Kind: Protection, Resource: in.VMs[0], protect: in, already: map[string]bool{}, Title: fmt.Sprintf("just-in-time access for %d machines", len(in.VMs))}

@@ -103,7 +103,9 @@ type opener struct {
 	sports   []string // source ports, where not all
 	grants   []access.GrantID
 	vm       string
-	lo, hi   int // its priority must lie between, both excluded
+	vms      []access.VM // of an exemption: whose it is
+	exempts  string      // its name
+	lo, hi   int         // its priority must lie between, both excluded
 	blocker  string
 	stopper  string // the foreign deny that sets lo
 	near     int    // a remainder stands as close to this as it can

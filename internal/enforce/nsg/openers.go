@@ -92,6 +92,7 @@ func (t *attempt) exemptions() {
 				if strings.HasPrefix(what, restSlug) { // remainders are named so
 					what = "x-" + what
 				}
+				o.exempts = e.Name
 				o.base = exemptName(t.pl.in.Installation, what, string(u.proto), u.ports.String())
 				o.lead = fmt.Sprintf("Curfew %s: exempt from protection, %s %s, %s", t.pl.in.Installation, u.proto, u.ports, slug(e.Name))
 				groups[k] = o
@@ -99,6 +100,7 @@ func (t *attempt) exemptions() {
 			}
 			for _, v := range u.vms {
 				o.machines = append(o.machines, v.Name)
+				o.vms = append(o.vms, v)
 			}
 		}
 	}
@@ -301,11 +303,11 @@ func (t *attempt) place(openers []*opener) {
 }
 
 func (t *attempt) noPlace(o *opener) {
-	what := "exemption " + o.base
+	what := fmt.Sprintf("exemption %s of port %s/%s", o.exempts, o.ports, o.proto)
 	if o.kind == enforce.KindAllow {
 		what = fmt.Sprintf("port %s/%s of %s", o.ports, o.proto, strings.Join(o.machines, ", "))
 	}
-	p := enforce.Problem{VM: o.vm, Grants: o.grants}
+	p := enforce.Problem{VM: o.vm, Grants: o.grants, Exempt: o.exempts}
 	switch {
 	case o.blocker != "":
 		t.blockers[strings.ToLower(o.blocker)] = true
@@ -321,5 +323,13 @@ func (t *attempt) noPlace(o *opener) {
 		p.Message = fmt.Sprintf("%s cannot be opened: no priority of the band %d-%d is free", what, t.pl.in.Band.Start, t.pl.in.Band.End)
 		p.Hint = "wait until other grants end, or set a wider priority band"
 	}
+	if len(o.vms) > 0 { // each machine that would lose it is told
+		p.VM = o.vms[0].ID
+	}
 	t.fail(p)
+	for i := 1; i < len(o.vms); i++ {
+		if p.VM = o.vms[i].ID; !slices.ContainsFunc(o.vms[:i], func(v access.VM) bool { return access.SameVM(v.ID, p.VM) }) {
+			t.problem(p)
+		}
+	}
 }
