@@ -259,10 +259,11 @@ func (b *Broker) judge(vp *VMPlan, it *item, off bool, results map[string]enforc
 		return err
 	}
 	vp.Before, vp.After = b.exposures(it.untouched, it.before, vp.Ports, it.old.Exemptions), b.exposures(after, am, vp.Ports, vp.Exemptions)
-	vp.Loses = loses(vp.Before, vp.After)
+	was, will := it.untouched.Netsec(it.before), after.Netsec(am)
+	vp.Loses = loses(was, will, vp.Ports)
 	if it.newPlace != "" { // a group where there was none shuts every other port to the Internet as well
 		whole := []access.ProtectedPort{{Ports: access.Ports{First: 1, Last: 65535}, Protocol: access.TCP}, {Ports: access.Ports{First: 1, Last: 65535}, Protocol: access.UDP}}
-		vp.Loses = append(vp.Loses, loses(b.exposures(it.untouched, it.before, whole, it.old.Exemptions), b.exposures(after, am, whole, vp.Exemptions))...)
+		vp.Loses = append(vp.Loses, loses(was, will, whole)...)
 	}
 	if off {
 		for _, pr := range problems {

@@ -33,42 +33,48 @@ func (b *Broker) exposures(s *inventory.Snapshot, m inventory.Machine, ports []a
 	var out []Exposure
 	for _, q := range ports {
 		reach, _ := nm.Reachable(protocolOf(q.Protocol), netsec.PortRange{First: q.Ports.First, Last: q.Ports.Last})
-		reach = reach.Except(b.accounted(m, q, exempt))
-		for _, z := range []struct {
-			name string
-			zone netsec.Zone
-		}{{"the Internet", reach.Internet}, {"the virtual network", reach.VirtualNetwork}, {"other private networks", reach.Other}} {
-			seen := map[string]int{}
-			for _, piece := range z.zone.Open {
-				if z.name == "other private networks" && piece.Access != netsec.Allow {
-					continue
-				}
-				rule := ruleName(piece.Rule)
-				if rule == "" {
-					rule = "the lack of any network security group"
-				}
-				k := rule + "|" + piece.Access.String()
-				e := Exposure{Ports: q.Ports, Proto: q.Protocol, From: z.name, Rule: rule, Allowed: piece.Access == netsec.Allow}
-				if piece.Tag != "" {
-					e.From = "service tag " + piece.Tag
-					k += piece.Tag
-				} else if z.name == "the Internet" && !z.zone.Exposed() {
-					e.From = rangesText(piece.IPs)
-				}
-				if piece.Access == netsec.Unknown {
-					if e.Unknown = piece.Why; e.Unknown == "" {
-						e.Unknown = "the rules do not settle it"
-					}
-				}
-				if i, ok := seen[k]; ok {
-					if out[i].From != e.From && !strings.Contains(out[i].From, e.From) && len(out[i].From) < 120 {
-						out[i].From += ", " + e.From
-					}
-					continue
-				}
-				seen[k] = len(out)
-				out = append(out, e)
+		out = append(out, exposuresOf(q, reach.Except(b.accounted(m, q, exempt)), "the virtual network")...)
+	}
+	return out
+}
+
+// exposuresOf puts a reach into words, one for each rule and zone.
+func exposuresOf(q access.ProtectedPort, reach netsec.Reach, network string) []Exposure {
+	var out []Exposure
+	for _, z := range []struct {
+		name string
+		zone netsec.Zone
+	}{{"the Internet", reach.Internet}, {network, reach.VirtualNetwork}, {"other private networks", reach.Other}} {
+		seen := map[string]int{}
+		for _, piece := range z.zone.Open {
+			if z.name == "other private networks" && piece.Access != netsec.Allow {
+				continue
 			}
+			rule := ruleName(piece.Rule)
+			if rule == "" {
+				rule = "the lack of any network security group"
+			}
+			k := rule + "|" + piece.Access.String()
+			e := Exposure{Ports: q.Ports, Proto: q.Protocol, From: z.name, Rule: rule, Allowed: piece.Access == netsec.Allow}
+			if piece.Tag != "" {
+				e.From = "service tag " + piece.Tag
+				k += piece.Tag
+			} else if z.name == "the Internet" && !z.zone.Exposed() {
+				e.From = rangesText(piece.IPs)
+			}
+			if piece.Access == netsec.Unknown {
+				if e.Unknown = piece.Why; e.Unknown == "" {
+					e.Unknown = "the rules do not settle it"
+				}
+			}
+			if i, ok := seen[k]; ok {
+				if out[i].From != e.From && !strings.Contains(out[i].From, e.From) && len(out[i].From) < 120 {
+					out[i].From += ", " + e.From
+				}
+				continue
+			}
+			seen[k] = len(out)
+			out = append(out, e)
 		}
 	}
 	return out
@@ -141,15 +147,33 @@ func rangesText(s *netipx.IPSet) string {
 	return strings.Join(out, ", ")
 }
 
-// loses returns what got in before and does not after.
-func loses(before, after []Exposure) []Exposure {
+// loses says who gets in to the ports before and does not after, at any address of the machine. Who is exempt or holds a live grant
+// does not lose; the platform's own address, from which probes come, is left out.
+func loses(before, after netsec.Machine, ports []access.ProtectedPort) []Exposure {
 	var out []Exposure
-	for _, e := range before {
-		if e.Allowed && !slices.ContainsFunc(after, func(o Exposure) bool {
-			return o.Allowed && o.Ports == e.Ports && o.Proto == e.Proto && o.From == e.From && o.Rule == e.Rule
-		}) {
-			out = append(out, e)
+	for _, q := range ports {
+		had, _ := before.Reachable(protocolOf(q.Protocol), netsec.PortRange{First: q.Ports.First, Last: q.Ports.Last})
+		var lost netsec.Reach
+		for _, e := range before {
+			i := slices.IndexFunc(after, func(x netsec.Endpoint) bool { return key(x.NIC) == key(e.NIC) && x.IPConfig == e.IPConfig })
+			if i < 0 {
+				continue // it is the same machine, but for groups
+			}
+			for _, a := range e.Addrs {
+				l := netsec.Lost(e.Path, after[i].Path, a, protocolOf(q.Protocol), netsec.PortRange{First: q.Ports.First, Last: q.Ports.Last})
+				lost.Internet.Open = append(lost.Internet.Open, l.Internet.Open...)
+				lost.VirtualNetwork.Open = append(lost.VirtualNetwork.Open, l.VirtualNetwork.Open...)
+				lost.Other.Open = append(lost.Other.Open, l.Other.Open...)
+			}
 		}
+		lost = lost.Except(func(*netsec.PathPiece) bool { return false })
+		network := "the virtual network"
+		for _, r := range had.VirtualNetwork.Allowed.Ranges() {
+			if !lost.VirtualNetwork.Allowed.ContainsRange(r) {
+				network = "the rest of the virtual network"
+			}
+		}
+		out = append(out, exposuresOf(q, lost, network)...)
 	}
 	return out
 }

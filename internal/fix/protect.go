@@ -256,9 +256,6 @@ func (b *builder) protectStep(in api.ProtectInput, plan api.ProtectPlan, of map[
 			s.Keeps = appendNew(s.Keeps, fmt.Sprintf("%s: %s (%s)", v.VM.Name, e.Source, e.Name))
 		}
 		for _, l := range v.Loses {
-			if len(in.Exemptions) > 0 && l.From == "the virtual network" {
-				continue // it is exempt, all of it; the plan of protect tells what goes on by exemption as lost
-			}
 			s.Loses = appendNew(s.Loses, fmt.Sprintf("%s: %s on port %v, by %s", v.VM.Name, l.From, l.Port, l.Rule))
 		}
 	}

@@ -66,6 +66,27 @@ func Diff(before, after Path, dst netip.Addr, proto Protocol, ports PortRange) [
 	return out
 }
 
+// Lost says who had access to dst for certain by before and has it no longer by after, as a reach of before: its pieces carry the rules
+// by which they got in. Who keeps access in another way is in none of them, nor is a family of addresses that dst is not of.
+func Lost(before, after Path, dst netip.Addr, proto Protocol, ports PortRange) Reach {
+	zones := before.place().zones
+	var in [4][]PathPiece
+	for _, c := range Diff(before, after, dst, proto, ports) {
+		if !c.Lost() {
+			continue
+		}
+		for i := range zones {
+			x := c.Before
+			if x.rs = setRanges(c.IPs).and(zones[i]); len(x.rs) == 0 {
+				continue
+			}
+			x.IPs, x.Tag, x.Ports, x.SourcePorts = x.rs.set(), c.Tag, c.Ports, c.SourcePorts
+			in[i] = append(in[i], x)
+		}
+	}
+	return Reach{newZone(in[0]), newZone(in[1]), newZone(in[2]), newZone(in[3])}
+}
+
 func (r PortRange) and(o PortRange) PortRange {
 	return PortRange{max(r.First, o.First), min(r.Last, o.Last)}
 }
