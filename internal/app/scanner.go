@@ -25,7 +25,8 @@ func Collect(ctx context.Context, c collect.Config) (*estate.Estate, scan.Source
 	return b.Build(), src, nil
 }
 
-// filled is up to how many findings get their remediation in a kept report: a text of some kilobytes each.
+// filled is up to how many findings get all of their evidence and their remediation in a kept report, the worst first: some kilobytes
+// each. Of the rest the ports and rules are kept, which is what the metrics and a baseline go by.
 const filled = 5000
 
 // scanner implements broker.Scanner over Azure.
@@ -45,11 +46,12 @@ func (s *scanner) Scan(ctx context.Context) (scan.Report, error) {
 	if err != nil {
 		return scan.Report{}, err
 	}
-	out, err := posture.Judge(e, src, posture.Options{Judge: scan.Options{Now: s.clock.Now()}})
+	judge := scan.Options{Now: s.clock.Now(), Lean: true}
+	out, err := posture.Judge(e, src, posture.Options{Judge: judge})
 	if err != nil {
 		return scan.Report{}, err
 	}
-	fill := posture.Fill(e)
+	fill := posture.Fill(e, judge)
 	for i := range out.Report.Findings[:min(filled, len(out.Report.Findings))] {
 		fill(&out.Report.Findings[i])
 	}

@@ -368,7 +368,7 @@ func (c *cli) runScan(cmd *cobra.Command, o *scanFlags) error {
 	if err != nil {
 		return err
 	}
-	judge.All = o.all
+	judge.All, judge.Lean = o.all, true
 	opt := posture.Options{Judge: judge, Filter: o.triageFlags.Options}
 	if opt.Suppressions, opt.Baseline, err = o.load(c); err != nil {
 		return err
@@ -394,7 +394,7 @@ func (c *cli) runScan(cmd *cobra.Command, o *scanFlags) error {
 		if out, err = posture.Judge(got.Estate, got.Source, opt); err != nil {
 			return badInput("", "%v", err)
 		}
-		fill = posture.Fill(got.Estate)
+		fill = posture.Fill(got.Estate, judge)
 	}
 	for _, n := range out.Notes {
 		c.say("note: %s", n)

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/curfew-jit/curfew/internal/access"
@@ -38,7 +39,8 @@ type Outcome struct {
 }
 
 // Judge judges an estate. The report lists what fails and what is unknown, or everything with Judge.All. What is suppressed or in the
-// baseline is listed, marked and counted apart. With a filter the sums are those of what it picks.
+// baseline is listed, marked and counted apart. With a filter the sums are those of what it picks. With Judge.Lean, which a baseline
+// does not mind, the evidence of each finding is short until Fill completes it.
 func Judge(e *estate.Estate, src scan.Source, o Options) (Outcome, error) {
 	f, err := triage.NewFilter(o.Filter, o.Names, o.AllNames)
 	if err != nil {
@@ -232,10 +234,18 @@ func Find(e *estate.Estate, ref string) (*estate.VM, error) {
 	return nil, access.Errorf(access.CodeAmbiguous, "%d machines are called %s", len(found), ref).WithHint("name one of them: %s", strings.Join(ids, ", "))
 }
 
-// Fill returns what fills in a finding's remediation. It is called as late as possible, because the texts of many findings are large.
-func Fill(e *estate.Estate) func(*scan.Finding) {
-	r := remedy.New(e) // what all findings need is looked up once
+// Fill returns what completes a finding of a judgement by o: with its evidence where that was lean, and with its remediation. It is
+// called as late as possible, because evidence and texts of many findings are large. It may be called from several goroutines.
+func Fill(e *estate.Estate, o scan.Options) func(*scan.Finding) {
+	evidence := func() func(*scan.Finding) { return func(*scan.Finding) {} }
+	if o.Lean {
+		evidence = func() func(*scan.Finding) { return scan.Complete(e, o) }
+	}
+	// What all findings need is looked up once, and not at all for a report that shows none of it.
+	evidence = sync.OnceValue(evidence)
+	r := remedy.New(e)
 	return func(f *scan.Finding) {
+		evidence()(f)
 		if f.Status == scan.Fail && f.Remediation == nil {
 			f.Remediation = r.For(*f)
 		}

@@ -1,6 +1,7 @@
 package posture_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"strings"
 	"testing"
@@ -93,6 +94,9 @@ func TestSums(t *testing.T) {
 			if o.Judge.All && status[scan.Pass] != s.Statuses[scan.Pass] {
 				t.Errorf("%d pass, the sum says %d", status[scan.Pass], s.Statuses[scan.Pass])
 			}
+			lean := o
+			lean.Judge.Lean = true
+			sameFilled(t, judged(t, o), judged(t, lean))
 			again, err := posture.Again(judged(t, posture.Options{}).Report, posture.Options{Filter: o.Filter, Suppressions: o.Suppressions})
 			if o.Baseline == nil && !o.Judge.All && (err != nil || fmt.Sprint(again.Report.Summary.Severities) != fmt.Sprint(s.Severities)) {
 				t.Errorf("a report made elsewhere says %v, %v; want %v", again.Report.Summary.Severities, err, s.Severities)
@@ -101,6 +105,36 @@ func TestSums(t *testing.T) {
 	}
 	if out := judged(t, posture.Options{Baseline: &base}); out.Report.Summary.Statuses[scan.Fail] != 0 || out.Report.Summary.Known == 0 {
 		t.Errorf("everything is known, and the sums are %+v", out.Report.Summary)
+	}
+}
+
+// sameFilled holds a lean outcome against the full one: the same notes, the same marks, and, filled, the same findings. A baseline knows
+// and writes the same of both.
+func sameFilled(t *testing.T, full, lean posture.Outcome) {
+	t.Helper()
+	for _, f := range lean.Report.Findings {
+		for _, p := range f.Evidence.Ports {
+			if len(p.Ways) > 0 {
+				t.Fatalf("%s of %s is not lean", f.Rule, f.Name)
+			}
+		}
+	}
+	a, said := full.UpdateBaseline(triage.Baseline{}, now)
+	b, saidLean := lean.UpdateBaseline(triage.Baseline{}, now)
+	if fmt.Sprint(a) != fmt.Sprint(b) || said != saidLean {
+		t.Errorf("the baselines differ: %s; %s", said, saidLean)
+	}
+	fill, complete := posture.Fill(demo(t), scan.Options{Now: now}), posture.Fill(demo(t), scan.Options{Now: now, Lean: true})
+	for i := range lean.Report.Findings {
+		fill(&full.Report.Findings[i])
+		complete(&lean.Report.Findings[i])
+	}
+	x, err := json.Marshal([]any{full.Report, full.Notes})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if y, _ := json.Marshal([]any{lean.Report, lean.Notes}); string(x) != string(y) {
+		t.Errorf("full:\n%.4000s\nlean:\n%.4000s", x, y)
 	}
 }
 

@@ -27,6 +27,9 @@ type Options struct {
 	LeastDelay time.Duration
 	// SingleVMs asks machines outside scale sets for announced termination too.
 	SingleVMs bool
+	// Lean keeps of the evidence what is short: of what fails or is unknown the ports and the rules, without ways, grants and facts, and
+	// of the rest nothing. Complete puts it right, one finding after another. What is found and how it is worded is the same.
+	Lean bool
 }
 
 // The defaults of Options.
@@ -206,11 +209,11 @@ type judge struct {
 	murky    map[string]bool          // machines with a request whose end could not be read, lower case
 	nsgs     map[string]*nsgFacts     // by the id as it is spelt, and in lower case
 	sets     map[string]*estate.ScaleSet
-	sources  sync.Map // of *netipx.IPSet: how it is told
+	sources  *sync.Map // of *netipx.IPSet: how it is told
 }
 
 func newJudge(e *estate.Estate, o Options) *judge {
-	j := &judge{e: e, o: o.normal(), want: map[RuleID]bool{}, severity: map[RuleID]Severity{}, sets: map[string]*estate.ScaleSet{}}
+	j := &judge{e: e, o: o.normal(), want: map[RuleID]bool{}, severity: map[RuleID]Severity{}, sets: map[string]*estate.ScaleSet{}, sources: &sync.Map{}}
 	for _, r := range Rules {
 		j.severity[r.ID] = r.Severity
 		j.want[r.ID] = len(o.Rules) == 0 || slices.Contains(o.Rules, r.ID)
@@ -258,8 +261,10 @@ func (j *judge) found(b *batch, rule RuleID, m *estate.Meta, typ string, v verdi
 	}
 	f := Finding{ID: FindingID(rule, m.ID), Rule: rule, Resource: m.ID, Status: v.status, Severity: severity, Exposure: v.exposure, Reason: v.reason(),
 		Name: m.Name, Type: typ, Subscription: m.Subscription, Group: m.Group, Location: m.Location, Tags: m.Tags}
-	if v.evidence != nil {
-		f.Evidence = v.evidence()
+	if v.evidence != nil && (!j.o.Lean || v.status == Fail || v.status == Unknown) {
+		if f.Evidence = v.evidence(); j.o.Lean {
+			f.Evidence.Facts = nil
+		}
 	}
 	b.findings = append(b.findings, f)
 }

@@ -142,7 +142,7 @@ func (j *judge) jitMissing(b *batch, m *machine) {
 		}
 	}
 	v.evidence = func() Evidence {
-		e := Evidence{Facts: m.portFacts()}
+		e := Evidence{Facts: j.portFacts(m)}
 		for _, p := range told {
 			e.Ports = append(e.Ports, j.portEvidence(m, p.portView, p.protection))
 		}
@@ -259,7 +259,7 @@ func (j *judge) jitIneffective(b *batch, m *machine) {
 		v.status, v.reason = Pass, say("every protected port is shut to the Internet and the virtual network until somebody asks for it")
 	}
 	v.evidence = func() Evidence {
-		e := Evidence{Facts: m.portFacts()}
+		e := Evidence{Facts: j.portFacts(m)}
 		for i := range told {
 			if i == 20 {
 				break
@@ -372,6 +372,9 @@ func (j *judge) portEvidence(m *machine, p *portView, by protection) PortEvidenc
 	e := PortEvidence{Port: p.port, Protocol: strings.ToLower(cmp.Or(p.proto, netsec.TCP).String()), Exposure: p.exposure, ProtectedBy: by.by}
 	if by.by != "" {
 		e.Policy = by.policy
+	}
+	if j.o.Lean {
+		return e
 	}
 	for i := range p.ways {
 		if w := &p.ways[i]; w.Kind == estate.VirtualNetwork || len(e.Ways) < maxWays {

@@ -39,7 +39,9 @@ func TestRules(t *testing.T) {
 				c.make(w)
 				o := c.o
 				o.Now, o.All, o.Rules = noon, true, []scan.RuleID{rule}
-				r := scan.Scan(w.estate(t), o)
+				e := w.estate(t)
+				r := scan.Scan(e, o)
+				completes(t, e, o)
 				fmt.Fprintf(&out, "# %s\n", c.name)
 				for i := range r.Findings {
 					f := &r.Findings[i]
@@ -189,7 +191,9 @@ func TestHiddenIsNeverClean(t *testing.T) {
 			w.scaleSet("set", terminate(true, "PT5M"))
 			w.bodies = slices.DeleteFunc(w.bodies, func(b map[string]any) bool { return strings.Contains(b["id"].(string), c.drop) })
 			w.gaps = []estate.Gap{{Source: "test", Subscription: sub, Type: c.typ, Reason: "403 AuthorizationFailed"}}
-			r := scan.Scan(w.estate(t), scan.Options{Now: noon, All: true})
+			e := w.estate(t)
+			r := scan.Scan(e, scan.Options{Now: noon, All: true})
+			completes(t, e, scan.Options{Now: noon, All: true})
 			if r.Summary.Complete || len(r.Gaps) != 1 {
 				t.Errorf("the report does not say that it is incomplete: %+v", r.Summary)
 			}

@@ -1,0 +1,88 @@
+package scan
+
+import (
+	"strings"
+	"sync"
+
+	"github.com/curfew-jit/curfew/internal/scan/estate"
+)
+
+// Complete returns what gives a finding of a lean judgement all of its evidence. It takes the estate and the options that were judged
+// by, judges the finding's resource by its rule again, and changes nothing but Evidence: with it the finding is what a judgement that is
+// not lean gives, to the last byte. A finding that the estate does not give, or not with this verdict, is left as it is. What is
+// returned may be called from several goroutines, and for a finding again.
+//
+// It costs about what judging the resource cost. What is shown of a report is far less than what is found, and evidence is most of its size.
+func Complete(e *estate.Estate, o Options) func(*Finding) {
+	o.Lean, o.All, o.Rules = false, true, nil
+	all := newJudge(e, o)
+	alone := make(map[RuleID]*judge, len(Rules))
+	for _, r := range Rules {
+		j := *all
+		j.want = map[RuleID]bool{r.ID: true}
+		alone[r.ID] = &j
+	}
+	policies := make(map[string]*estate.JITPolicy, len(e.Policies()))
+	for _, p := range e.Policies() {
+		policies[strings.ToLower(p.ID)] = p
+	}
+	hidden := sync.OnceValue(func() map[string]Finding {
+		var b batch
+		all.gaps(&b)
+		found := make(map[string]Finding, len(b.findings))
+		for _, f := range b.findings {
+			found[f.ID] = f
+		}
+		return found
+	})
+	return func(f *Finding) {
+		j := alone[f.Rule]
+		if j == nil {
+			return
+		}
+		var b batch
+		if j.again(&b, f, policies) {
+			for i := range b.findings {
+				f.take(&b.findings[i])
+			}
+			return
+		}
+		if h, ok := hidden()[f.ID]; ok {
+			f.take(&h)
+		}
+	}
+}
+
+// take takes the evidence of the same finding.
+func (f *Finding) take(g *Finding) {
+	if f.ID == g.ID && f.Status == g.Status && f.Reason == g.Reason {
+		f.Evidence = g.Evidence
+	}
+}
+
+// again judges the resource of a finding. It returns false where the resource was not read.
+func (j *judge) again(b *batch, f *Finding, policies map[string]*estate.JITPolicy) bool {
+	switch f.Type {
+	case typeVM:
+		if v, ok := j.e.VM(f.Resource); ok {
+			j.vm(b, v)
+			return true
+		}
+	case typeScaleSet:
+		if s := j.sets[strings.ToLower(f.Resource)]; s != nil {
+			j.scaleSet(b, s)
+			return true
+		}
+	case typePolicy:
+		if p := policies[strings.ToLower(f.Resource)]; p != nil {
+			j.policyBroad(b, p)
+			return true
+		}
+	case typeNSG:
+		if n, ok := j.e.NSG(f.Resource); ok {
+			j.nsg(b, n)
+			return true
+		}
+	}
+	return false
+}
