@@ -1,6 +1,7 @@
 package scan_test
 
 import (
+	"strings"
 	"time"
 
 	"github.com/curfew-jit/curfew/internal/scan"
@@ -11,6 +12,7 @@ const (
 	jitAllow = "MicrosoftDefenderForCloud-JITRule-1170687618-8C18BF8921F041989344B4F1E3A0C370"
 	oldAllow = "SecurityCenter-JITRule--70687618-8C18BF8921F041989344B4F1E3A0C370"
 	liveName = "curfew-allow-demo-abc-20261126T130000Z"
+	longName = "curfew-allow-demo-abc-20271126T130000Z"
 	pastName = "curfew-allow-demo-abc-20261126T110000Z"
 )
 
@@ -59,6 +61,14 @@ func guarded(state string, ports []obj, rules ...string) func(w *world) {
 
 func lone(rules ...string) func(w *world) {
 	return func(w *world) { w.nsg("lone", rules...) }
+}
+
+// bareOf takes the properties from a body of an open machine.
+func bareOf(path string) func(w *world) {
+	return func(w *world) {
+		w.vm("web", 4, w.nsg("web-nsg", "allow-ssh 300 Allow Tcp * * 22"), "20.1.2.3")
+		delete(w.at[path], "properties")
+	}
 }
 
 var (
@@ -112,6 +122,15 @@ var cases = map[scan.RuleID][]jcase{
 			w.vm("web", 4, w.nsg("web-nsg"), "")
 			w.config("web")["publicIPAddress"] = obj{"id": root + "Microsoft.Network/publicIPAddresses/gone"}
 		}, scan.Options{}},
+		{"a machine without properties", func(w *world) { delete(w.vm("web", 4, w.nsg("web-nsg"), ""), "properties") }, scan.Options{}},
+		{"a machine without a list of interfaces", func(w *world) { delete(props(w.vm("web", 4, w.nsg("web-nsg"), "")), "networkProfile") }, scan.Options{}},
+		{"an interface without properties", bareOf("Microsoft.Network/networkInterfaces/web-nic"), scan.Options{}},
+		{"a group without properties", bareOf("Microsoft.Network/networkSecurityGroups/web-nsg"), scan.Options{}},
+		{"a live request of Defender, for less than its rule lets in", func(w *world) {
+			guarded("Succeeded", hourly, jitAllow+" 100 Allow * * 10.0.0.4 22", jitDeny+" 1000 Deny * * 10.0.0.4 22")(w)
+			props(w.at["Microsoft.Security/locations/westeurope/jitNetworkAccessPolicies/default"])["requests"] = request(vmID("WEB"), 22, "203.0.113.9", day(11, 30), day(12, 30), "Initiated")
+		}, scan.Options{}},
+		{"a grant that ends later than any grant can", single("web-nsg", "20.1.2.3", longName+" 100 Allow Tcp * 10.0.0.4 22", deny22), scan.Options{}},
 	},
 	scan.VMJITMissing: {
 		{"nothing protects SSH on Linux", single("web-nsg", "20.1.2.3", "allow-ssh 300 Allow Tcp * * 22"), scan.Options{}},
@@ -171,6 +190,7 @@ var cases = map[scan.RuleID][]jcase{
 		{"our deny holds", single("web-nsg", "20.1.2.3", deny22, "allow-ssh 300 Allow Tcp * * 22"), scan.Options{}},
 		{"our deny is bypassed from the network", single("web-nsg", "20.1.2.3", "jump 150 Allow Tcp 10.0.9.0/24 * 22", deny22), scan.Options{}},
 		{"our deny is bypassed by a partner", single("web-nsg", "20.1.2.3", "partner 150 Allow Tcp 203.0.113.0/25 * 22", deny22), scan.Options{}},
+		{"a named exemption for everybody", single("web-nsg", "20.1.2.3", "curfew-exempt-demo-bastion-tcp-22 150 Allow Tcp Internet 10.0.0.4 22", deny22), scan.Options{}},
 		{"a named exemption", single("web-nsg", "20.1.2.3", "curfew-exempt-demo-bastion-tcp-22 150 Allow Tcp 10.0.9.0/24 10.0.0.4 22", deny22), scan.Options{}},
 		{"a live grant", single("web-nsg", "20.1.2.3", liveName+" 150 Allow Tcp 203.0.113.9 10.0.0.4 22", deny22), scan.Options{}},
 		{"a grant past its end", single("web-nsg", "20.1.2.3", pastName+" 150 Allow Tcp 203.0.113.9 10.0.0.4 22", deny22), scan.Options{}},
@@ -231,6 +251,8 @@ var cases = map[scan.RuleID][]jcase{
 		{"instances on the model", withInstance(terminate(true, "PT10M"), true), scan.Options{}},
 		{"an instance behind the model", withInstance(terminate(true, "PT10M"), false), scan.Options{}},
 		{"an instance that does not say", withInstance(terminate(true, "PT10M"), nil), scan.Options{}},
+		{"a set without properties", func(w *world) { delete(w.scaleSet("set", obj{}), "properties") }, scan.Options{}},
+		{"a single machine without properties, asked for", func(w *world) { delete(w.vm("web", 4, "", ""), "properties") }, scan.Options{SingleVMs: true}},
 		{"Spot", set(obj{"priority": "Spot"}), scan.Options{}},
 		{"owned by AKS", set(obj{}, obj{"managedBy": "/subscriptions/x/resourceGroups/y/providers/Microsoft.ContainerService/managedClusters/z"}), scan.Options{}},
 		{"Flexible, without a profile", flexible(nil, obj{}), scan.Options{}},
@@ -271,6 +293,11 @@ var cases = map[scan.RuleID][]jcase{
 		}, scan.Options{}},
 	},
 	scan.NSGRuleBroad: {
+		{"of a cluster of AKS", func(w *world) {
+			w.nsg("lone", "allow-ssh 300 Allow Tcp * * 22")
+			g := w.at["Microsoft.Network/networkSecurityGroups/lone"]
+			g["id"] = strings.Replace(g["id"].(string), "/resourceGroups/", "/resourceGroups/mc_", 1)
+		}, scan.Options{}},
 		{"not attached", lone("allow-ssh 300 Allow Tcp * * 22"), scan.Options{}},
 		{"attached to a private machine", single("web-nsg", "", "allow-ssh 300 Allow Tcp Internet * 20-30"), scan.Options{}},
 		{"no rules", lone(), scan.Options{}},
@@ -296,6 +323,7 @@ var cases = map[scan.RuleID][]jcase{
 		{"live", lone(liveName + " 100 Allow Tcp 203.0.113.9 10.0.0.4 22"), scan.Options{}},
 		{"past its end", lone(pastName + " 100 Allow Tcp 203.0.113.9 10.0.0.4 22"), scan.Options{}},
 		{"at its end", lone("curfew-allow-demo-abc-20261126T120000Z 100 Allow Tcp 203.0.113.9 10.0.0.4 22"), scan.Options{}},
+		{"an end later than any grant can have", lone(longName + " 100 Allow Tcp 203.0.113.9 10.0.0.4 22"), scan.Options{}},
 		{"no end that is one", lone("curfew-allow-demo-abc-20269926T120000Z 100 Allow Tcp 203.0.113.9 10.0.0.4 22"), scan.Options{}},
 		{"two, of two installations", lone(pastName+" 100 Allow Tcp 203.0.113.9 10.0.0.4 22", "CURFEW-allow-other-xyz-20251126t110000z 101 Allow Tcp 203.0.113.9 10.0.0.4 22"), scan.Options{}},
 		{"Defender's, no request", single("web-nsg", "", jitAllow+" 100 Allow * 203.0.113.9 10.0.0.4 22"), scan.Options{}},

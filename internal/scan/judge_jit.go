@@ -49,6 +49,33 @@ func (j *judge) indexPolicies() {
 	}
 }
 
+// askedFor tells whether the running requests for a port of a machine cover sources, all of them. Of a rule that lets in more than was asked
+// for somebody has changed the rule, and the policy does not show it (FACTS 1.6). A request that names no source says nothing of it.
+func (j *judge) askedFor(vmID string, port uint16, sources []string) bool {
+	var b netipx.IPSetBuilder
+	asked := false
+	for _, q := range j.live[vmID] {
+		if q.port != int(port) {
+			continue
+		}
+		prefixes, every := prefixesOf(q.sources)
+		if every || len(prefixes) == 0 || slices.ContainsFunc(prefixes, func(p netip.Prefix) bool { return p.Bits() == 0 }) {
+			return true
+		}
+		asked = true
+		for _, p := range prefixes {
+			b.AddPrefix(p)
+		}
+	}
+	set, err := b.IPSet()
+	if !asked || err != nil {
+		return false
+	}
+	prefixes, every := prefixesOf(sources)
+	return !every && len(prefixes) > 0 && len(prefixes) == len(sources) &&
+		!slices.ContainsFunc(prefixes, func(p netip.Prefix) bool { return !set.ContainsPrefix(p) })
+}
+
 // contradictory is the state of a policy that was read twice with different content.
 const contradictory = "contradictory"
 

@@ -7,9 +7,11 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"go4.org/netipx"
 
+	"github.com/curfew-jit/curfew/internal/access"
 	"github.com/curfew-jit/curfew/internal/netsec"
 	"github.com/curfew-jit/curfew/internal/scan/estate"
 )
@@ -169,6 +171,10 @@ var privateSpace = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.Mus
 // broad judges what the group lets in by its own rules, for every destination that they tell apart: one address of each range between
 // the borders of their destinations, and one for each application security group.
 func (j *judge) broad(b *batch, n *estate.NSG) {
+	if why := managed(&n.Meta); why != "" {
+		j.found(b, NSGRuleBroad, &n.Meta, typeNSG, verdict{status: NotApplicable, reason: say(why)})
+		return
+	}
 	var fails, unclear []string
 	var rules []RuleEvidence
 	ports := j.mightOpen(n)
@@ -397,6 +403,12 @@ func (j *judge) overdue(b *batch, n *estate.NSG) {
 		why, sure := "", true
 		switch s.kind {
 		case ourAllow:
+			if j.endless(s.ruleName) {
+				why = fmt.Sprintf("rule %s (priority %d) bears a name of Curfew's and ends %s from now, longer than a grant can last: it is not one of Curfew's, or its name was changed",
+					s.rule.Name, s.rule.Priority, spanText(s.end.Sub(j.o.Now)))
+				sure = false
+				break
+			}
 			if s.end.After(j.o.Now) {
 				live++
 				continue
@@ -435,6 +447,13 @@ func (j *judge) overdue(b *batch, n *estate.NSG) {
 	}
 	j.found(b, RuleOverdue, &n.Meta, typeNSG, v)
 }
+
+// longestGrant is how far ahead the end of a grant can be, extensions included, and an hour for clocks that differ.
+const longestGrant = access.AbsoluteMax + time.Hour
+
+// endless tells whether a name of ours claims an end that no grant can have. Anybody who may write rules can give a name, so that it excuses
+// nothing then.
+func (j *judge) endless(n ruleName) bool { return n.end.Sub(j.o.Now) > longestGrant }
 
 // running tells whether a request of Defender runs that an allow of its stands for: for a machine that the rule leads to, on its port, from
 // its source. FACTS 1.4.

@@ -159,16 +159,17 @@ func (j *judge) passing(p *portView, x *netsec.PathPiece, vmID string, exempt bo
 		}
 		switch s.kind {
 		case ourExempt:
-			if exempt {
+			// What exempts the Internet is no exemption from a protection against it, whatever its name.
+			if _, every := anySource(s.rule.Sources); exempt && !every {
 				return true
 			}
 		case ourAllow:
-			if s.end.After(j.o.Now) {
+			if s.end.After(j.o.Now) && !j.endless(s.ruleName) {
 				p.hold(ref)
 				return true
 			}
 		case defenderAllow:
-			if slices.ContainsFunc(j.live[vmID], func(q liveRequest) bool { return q.port == int(p.port) && meet(q.sources, s.rule.Sources) }) {
+			if j.askedFor(vmID, p.port, s.rule.Sources) {
 				p.hold(ref)
 				return true
 			}

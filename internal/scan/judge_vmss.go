@@ -2,6 +2,7 @@ package scan
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -193,6 +194,12 @@ func (j *judge) terminateVM(b *batch, v *estate.VM, owned string) {
 	if owned != "" {
 		for _, r := range []RuleID{VMSSTerminateOff, VMSSTerminateShort} {
 			j.found(b, r, &v.Meta, typeVM, verdict{status: NotApplicable, reason: say(owned)})
+		}
+		return
+	}
+	if i := slices.IndexFunc(v.Problems, func(p estate.Problem) bool { return strings.EqualFold(p.Resource, v.ID) }); i >= 0 {
+		for _, r := range []RuleID{VMSSTerminateOff, VMSSTerminateShort} {
+			j.found(b, r, &v.Meta, typeVM, verdict{status: Unknown, reason: say(v.Problems[i].What)})
 		}
 		return
 	}

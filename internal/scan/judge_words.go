@@ -146,6 +146,8 @@ func (j *judge) deciderText(m *machine, p *portView, i int) string {
 	texts, more := j.sourcesOf(z)
 	who := whoText(listText(texts, more))
 	switch {
+	case len(rules) == 0 && w.Kind == estate.FirewallDNAT:
+		return fmt.Sprintf("no network security group applies, and the firewall lets %s in", who) + toText(w)
 	case len(rules) == 0:
 		return fmt.Sprintf("no network security group applies, and %s lets %s in", publicText(w), who) + toText(w)
 	case len(rules) == 1 && !final && one != nil:

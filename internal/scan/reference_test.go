@@ -59,7 +59,7 @@ func through(rules []refRule, part []string, port int) (in, grant, exempt bool) 
 	if best.name == "" {
 		return strings.Contains(strings.Join(part, " "), "VirtualNetwork"), false, false
 	}
-	return best.access == "Allow", best.name == liveName, strings.HasPrefix(best.name, "curfew-exempt-")
+	return best.access == "Allow", best.name == liveName, strings.HasPrefix(best.name, "curfew-exempt-") && best.source != "*"
 }
 
 func pick[T any](r *rand.Rand, from ...T) T { return from[r.IntN(len(from))] }

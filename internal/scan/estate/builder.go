@@ -78,6 +78,10 @@ var kinds = map[string]kind{
 	typeConnection:                      kindConnection,
 }
 
+// keptBare are the types that are judged although a body of them came without properties. They are unknown then (promise P10). An
+// instance without properties does not say whether it is on the latest model, and rules without fields match nothing for certain.
+var keptBare = map[kind]bool{kindVM: true, kindNSG: true, kindSet: true, kindJIT: true, kindRule: true, kindInstance: true}
+
 // Builder gathers bodies and makes an Estate of them. Its methods may be called concurrently.
 type Builder struct {
 	ids  *idTable
@@ -164,6 +168,10 @@ func (b *Builder) add(d *decoder, body []byte) error {
 	c := common{key: d.ids.of(o.id)}
 	if c.id = d.ids.text(c.key); c.id != string(o.id) {
 		c.id = string(o.id) // another spelling than that by which it was named before
+	}
+	c.bare = o.properties < 0 || body[o.properties] == 'n'
+	if c.bare && !keptBare[t] {
+		return nil // as if it had not been read: who names it finds it missing
 	}
 	b.decode(d, &o, t, c)
 	if d.err != nil {

@@ -399,7 +399,10 @@ func (v *rawVM) field(d *decoder) func([]byte) {
 		case "networkprofile":
 			d.object("networkProfile", func(k []byte) {
 				if string(k) == "networkinterfaces" {
-					d.refs("networkInterfaces", &v.nics)
+					v.listed = !d.null()
+					if v.listed {
+						d.refs("networkInterfaces", &v.nics)
+					}
 					return
 				}
 				d.skip()

@@ -168,6 +168,9 @@ func (e *Estate) joinRules() {
 		if n.twice {
 			g.Problems = append(g.Problems, Problem{What: "network security group " + n.id + " stands twice with different content", Resource: n.id})
 		}
+		if n.bare {
+			g.Problems = append(g.Problems, Problem{What: "network security group " + n.id + withoutProperties, Resource: n.id})
+		}
 		e.byNSG[k] = g
 		e.nsgs = append(e.nsgs, g)
 	}
@@ -226,6 +229,9 @@ func (e *Estate) joinSets() {
 		if s.twice {
 			set.Problems = append(set.Problems, Problem{What: "scale set " + s.id + " stands twice with different content", Resource: s.id})
 		}
+		if s.bare {
+			set.Problems = append(set.Problems, Problem{What: "scale set " + s.id + withoutProperties, Resource: s.id})
+		}
 		e.sets = append(e.sets, set)
 		byKey[s.key] = set
 	}
@@ -252,8 +258,14 @@ func (e *Estate) joinVM(r *rawVM) *VM {
 	if r.twice {
 		j.twice("virtual machine", r.id)
 	}
-	if len(r.nics) == 0 && e.hides(r.id, typeNIC) {
+	if r.bare {
+		j.problem("virtual machine "+r.id+withoutProperties, r.id, false)
+	}
+	switch {
+	case len(r.nics) == 0 && e.hides(r.id, typeNIC):
 		j.problem("network interfaces were not read", "", true)
+	case !r.listed && !r.bare: // every machine has one: a body that names none is cut
+		j.problem("virtual machine "+r.id+" came without its list of network interfaces", "", false)
 	}
 	v.Endpoints = make([]Endpoint, 0, len(r.nics))
 	seen := map[key]bool{}
@@ -281,6 +293,9 @@ func (e *Estate) joinVM(r *rawVM) *VM {
 	}
 	return v
 }
+
+// withoutProperties is said of a body that told no more than its id.
+const withoutProperties = " came without its properties, so nothing of it was read"
 
 // joining is a machine that is being joined.
 type joining struct {
@@ -363,7 +378,7 @@ func (j *joining) group(k key) {
 	case n == nil:
 		j.missing("network security group", j.e.id(k), typeNSG)
 	case len(n.Problems) > 0:
-		j.twice("network security group", n.ID)
+		j.problem(n.Problems[0].What, n.ID, false)
 	}
 }
 

@@ -17,6 +17,8 @@ type common struct {
 	key key
 	// twice is set when the id came again with other content: which of them holds is not known.
 	twice bool
+	// bare is set when the body came without properties: it names something of which nothing was read.
+	bare bool
 }
 
 func (c *common) head() *common { return c }
@@ -26,6 +28,7 @@ type rawVM struct {
 	vm       *VM
 	scaleSet key
 	nics     []key
+	listed   bool // the list of interfaces was there, empty or not
 }
 
 type rawNIC struct {
