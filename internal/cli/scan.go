@@ -368,6 +368,11 @@ func (c *cli) runScan(cmd *cobra.Command, o *scanFlags) error {
 	if err != nil {
 		return err
 	}
+	for _, s := range o.Statuses {
+		if v := scan.Status(s); !o.all && (v == scan.Pass || v == scan.NotApplicable) {
+			return badInput("status", "--status %s lists nothing without --all", s).WithHint("add --all, with your own login or a file; a server's report holds what fails and what is unknown")
+		}
+	}
 	judge.All, judge.Lean = o.all, true
 	opt := posture.Options{Judge: judge, Filter: o.triageFlags.Options}
 	if opt.Suppressions, opt.Baseline, err = o.load(c); err != nil {

@@ -50,6 +50,9 @@ func Judge(e *estate.Estate, src scan.Source, o Options) (Outcome, error) {
 	judge := o.Judge
 	judge.All = judge.All || filtered || o.Baseline != nil
 	out := Outcome{Report: scan.Scan(e, judge)}
+	if err := astray(o.Filter, out.Report, o.Names); err != nil {
+		return Outcome{}, err
+	}
 	out.Report.Source = src
 	for i := range out.Report.Findings {
 		if f := &out.Report.Findings[i]; f.Status == scan.Fail {
@@ -71,6 +74,12 @@ func Judge(e *estate.Estate, src scan.Source, o Options) (Outcome, error) {
 
 // Again applies suppressions, a baseline and a filter to a report that was made elsewhere, and that holds what fails and is unknown.
 func Again(r scan.Report, o Options) (Outcome, error) {
+	if o.Names == nil && len(r.Source.Subscriptions) > 0 {
+		o.Names, o.AllNames = map[string]string{}, true
+		for _, s := range r.Source.Subscriptions {
+			o.Names[s] = ""
+		}
+	}
 	f, err := triage.NewFilter(o.Filter, o.Names, o.AllNames)
 	if err != nil {
 		return Outcome{}, err
@@ -79,12 +88,43 @@ func Again(r scan.Report, o Options) (Outcome, error) {
 	out := Outcome{Report: r}
 	out.triage(o)
 	if picks(o.Filter) {
-		out.Report.Findings = f.Apply(out.Report.Findings)
+		if out.Report.Findings = f.Apply(out.Report.Findings); len(out.Report.Findings) == 0 {
+			out.note("nothing in the report matches the filter; it holds what fails and what is unknown, so that a name that is misspelt looks the same")
+		}
 		out.count()
 	} else {
 		out.deduct()
 	}
 	return out, nil
+}
+
+// astray refuses a filter by a place that nothing judged is in: a slip that would look like a clean scan (promise P10). Where something
+// could not be read nobody can tell, and what is unknown is listed.
+func astray(o triage.Options, r scan.Report, names map[string]string) error {
+	if !r.Summary.Complete {
+		return nil
+	}
+	for _, kind := range []struct {
+		values []string
+		where  string
+		alone  func(v string) triage.Options
+	}{
+		{o.Subscriptions, "subscription", func(v string) triage.Options { return triage.Options{Subscriptions: []string{v}} }},
+		{o.Groups, "resource group", func(v string) triage.Options { return triage.Options{Groups: []string{v}} }},
+		{o.Tags, "tag", func(v string) triage.Options { return triage.Options{Tags: []string{v}} }},
+		{o.Resources, "resource", func(v string) triage.Options { return triage.Options{Resources: []string{v}} }},
+	} {
+		for _, v := range kind.values {
+			f, err := triage.NewFilter(kind.alone(v), names, false)
+			if err != nil {
+				return err
+			}
+			if !slices.ContainsFunc(r.Findings, f.Match) {
+				return fmt.Errorf("the %s %q fits nothing that was judged: is it spelt right?", kind.where, v)
+			}
+		}
+	}
+	return nil
 }
 
 func picks(o triage.Options) bool {

@@ -148,3 +148,29 @@ func TestFind(t *testing.T) {
 		}
 	}
 }
+
+// P10: a filter by a place that is not there would hide everything, and look clean.
+func TestFilterAstray(t *testing.T) {
+	e := demo(t)
+	for _, f := range []triage.Options{{Subscriptions: []string{"nope"}}, {Groups: []string{"shop-wbe"}}, {Groups: []string{"shop-web", "nope"}},
+		{Tags: []string{"no-such-tag"}}, {Resources: []string{"wbe-*"}}} {
+		out, err := posture.Judge(e, scan.Source{Kind: "file"}, posture.Options{Judge: scan.Options{Now: now}, Filter: f})
+		if err == nil || !strings.Contains(err.Error(), "fits nothing that was judged") {
+			t.Errorf("%+v: %v, %d findings", f, err, len(out.Report.Findings))
+		}
+	}
+	// What passes is there all the same.
+	if out := judged(t, posture.Options{Filter: triage.Options{Resources: []string{"web-01"}, Severities: []string{"critical"}}}); len(out.Report.Findings) != 0 {
+		t.Errorf("%d critical findings", len(out.Report.Findings))
+	}
+	// A report made elsewhere knows its subscriptions, and holds no passes.
+	rep := judged(t, posture.Options{}).Report
+	rep.Source.Subscriptions = []string{"5a0e3c1d-1f0b-4d52-9c3e-6b1f0a7d2e01"}
+	if _, err := posture.Again(rep, posture.Options{Filter: triage.Options{Subscriptions: []string{"nope"}}}); err == nil {
+		t.Error("a subscription that was not scanned is taken")
+	}
+	out, err := posture.Again(rep, posture.Options{Filter: triage.Options{Groups: []string{"shop-wbe"}}})
+	if err != nil || len(out.Notes) != 1 || !strings.Contains(out.Notes[0], "misspelt") {
+		t.Errorf("%v, %q", err, out.Notes)
+	}
+}
