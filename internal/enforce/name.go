@@ -18,6 +18,13 @@ var ruleName = regexp.MustCompile(`(?i)^curfew-(?:` +
 	`|exempt-([a-z0-9]{4,12})-([a-z0-9]+(?:-[a-z0-9]+)*-(?:tcp|udp|any|icmp|esp|ah)-(?:[0-9]{1,5}(?:-[0-9]{1,5})?|some))(?:-n([0-9]{1,4}))?` +
 	`)$`)
 
+// FixDenyPrefix begins the names of the denies that curfew fix writes: the Internet is kept out of a management port, whoever asks.
+// They are outside the grammar of enforcement, which does not write, repair or remove them; a granted window stands before them.
+const FixDenyPrefix = "curfew-fix-deny-tcp-"
+
+// ShutByFix tells whether a name is that of a deny of curfew fix.
+func ShutByFix(name string) bool { return strings.HasPrefix(strings.ToLower(name), FixDenyPrefix) }
+
 // ParseName reads the name of a rule that Curfew wrote, of whichever installation. Anything else, also a name that only begins
 // like one of ours, is not ours. A name proves nothing: anybody who may write rules can give one.
 func ParseName(name string) (HeldRule, bool) {

@@ -136,9 +136,9 @@ func (f *Fixer) Apply(ctx context.Context, p Plan, progress func(StepOutcome)) (
 			progress(so)
 		}
 	}
-	// Protections write to groups themselves: one after another, before the groups.
+	// Protections write to groups themselves: one after another, before the groups, and behind those that make room for them.
 	rest := 0
-	for rest < len(p.Steps) && p.Steps[rest].Kind == Protection {
+	for rest < len(p.Steps) && (p.Steps[rest].Kind == Protection || p.Steps[rest].first) {
 		run(rest)
 		rest++
 	}
@@ -216,6 +216,7 @@ func (f *Fixer) applyGroup(ctx context.Context, o Options, s *Step, so *StepOutc
 			}
 		}
 		g := newGroup(n, removing, s.consents, now)
+		g.spare = s.spare
 		last = g
 		gs := groups{key: g}
 		so.unmet = nil

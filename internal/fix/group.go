@@ -17,9 +17,9 @@ import (
 )
 
 // The names of rules that fix writes. They are outside the grammar of enforcement (curfew-allow-, -deny-, -exempt-), because nothing
-// grants over them: no sweep, reconciler or unprotect takes them for its own.
+// grants by them: no sweep, reconciler or unprotect takes them for its own.
 const (
-	denyPrefix = "curfew-fix-deny-tcp-"
+	denyPrefix = enforce.FixDenyPrefix
 	restPrefix = "curfew-fix-rest-"
 
 	denyText = "Written by curfew fix: the Internet does not reach this management port. The virtual network does."
@@ -84,6 +84,8 @@ type group struct {
 	now      time.Time
 	removing map[string]bool // lower-case names of rules that are to go
 	consents map[string]bool // lower-case names of rules of others that may be narrowed
+	taken    map[int]bool    // inbound priorities that protect takes in the same plan; true: for a deny
+	spare    int             // how many priorities stay free before a rule that carries on a narrowed one, for protect to use
 	gone     []string        // who loses access, in words
 	cache    map[*netsec.Compiled]*netsec.Compiled
 }
@@ -275,20 +277,24 @@ func (gs groups) place(key string, n need) *obstacle {
 		return nil
 	}
 	why := gs.why(key, n)
-	narrowed, err := g.narrow(n)
-	if err != nil {
-		return err
+	before, spare := g.clone(), g.spare
+	for _, g.spare = range g.spares() {
+		narrowed, err := g.narrow(n)
+		if err != nil {
+			why = err
+			continue
+		}
+		if narrowed == nil {
+			break
+		}
+		g.become(narrowed)
+		if gs.fit(key, n) {
+			return nil
+		}
+		why = gs.why(key, n)
+		g.become(before)
 	}
-	if narrowed == nil {
-		return why
-	}
-	before := g.clone()
-	g.become(narrowed)
-	if gs.fit(key, n) {
-		return nil
-	}
-	why = gs.why(key, n)
-	g.become(before)
+	g.spare = spare
 	return why
 }
 
@@ -324,12 +330,13 @@ func (gs groups) fit(key string, n need) bool {
 				break
 			}
 		}
+		extends := at > 0
 		for p := r.Priority - 1; at == 0 && p > low && p >= minPriority; p-- {
-			if !used[p] {
+			if !used[p] && !g.reserved(p) {
 				at = p
 			}
 		}
-		if at == 0 || at <= last {
+		if at == 0 || at <= last || !extends && !g.windowed(at) {
 			continue
 		}
 		next, err := g.with(n, at)
@@ -346,6 +353,44 @@ func (gs groups) fit(key string, n need) bool {
 		return true
 	}
 	return false
+}
+
+// windowed tells whether a deny may take a priority without taking the last one at which a window could ever open: where machines behind
+// the group have just-in-time access, their windows stand before it (P5).
+func (g *group) windowed(at int) bool {
+	used, opens := map[int]bool{at: true}, g.spare > 0
+	for _, r := range g.inbound() {
+		used[r.Priority] = true
+		h, ok := enforce.ParseName(r.Name)
+		opens = opens || ok && h.Kind == enforce.KindDeny && r.Priority > at
+	}
+	for p, deny := range g.taken {
+		used[p] = true
+		opens = opens || deny && p > at
+	}
+	for p := minPriority; opens && p < at; p++ {
+		if !used[p] {
+			return true
+		}
+	}
+	return !opens
+}
+
+func (g *group) reserved(p int) bool {
+	_, ok := g.taken[p]
+	return ok
+}
+
+// spares are the rooms that narrowing tries to leave before what it carries on, the least first.
+func (g *group) spares() []int {
+	if g.spare > 0 || len(g.taken) == 0 && !slices.ContainsFunc(g.rules, func(r azure.SecurityRule) bool {
+		h, ok := enforce.ParseName(r.Name)
+		return ok && h.Kind == enforce.KindDeny
+	}) {
+		return []int{g.spare}
+	}
+	n := len(g.taken)
+	return []int{0, n + 20, n + 8, n + 1}
 }
 
 // lose notes who loses access to the need by a deny before these rules.
@@ -500,7 +545,7 @@ func carriesOn(r azure.SecurityRule) bool {
 	return strings.HasPrefix(strings.ToLower(r.Name), restPrefix) && r.Description == restText
 }
 
-// later finds the first free priority after a rule that has another free one before it, with no deny in between that would take
+// later finds the first free priority after a rule that has another free one before it, and as many as are to be spare, with no deny in between that would take
 // something from it.
 func (g *group) later(r azure.SecurityRule, n need) (int, *obstacle) {
 	by := map[int]azure.SecurityRule{}
@@ -510,8 +555,11 @@ func (g *group) later(r azure.SecurityRule, n need) (int, *obstacle) {
 	free := 0
 	for p := r.Priority + 1; p <= maxPriority; p++ {
 		x, taken := by[p]
+		if !taken && g.reserved(p) {
+			continue
+		}
 		if !taken {
-			if free++; free == 2 {
+			if free++; free == 2+g.spare {
 				return p, nil
 			}
 			continue

@@ -16,6 +16,7 @@ import (
 
 	"github.com/curfew-jit/curfew/api"
 	"github.com/curfew-jit/curfew/internal/azure"
+	"github.com/curfew-jit/curfew/internal/enforce"
 	"github.com/curfew-jit/curfew/internal/netsec"
 	"github.com/curfew-jit/curfew/internal/scan"
 	"github.com/curfew-jit/curfew/internal/scan/estate"
@@ -51,6 +52,9 @@ type Step struct {
 	removing     map[string]bool
 	consents     map[string]bool
 	protect      api.ProtectInput
+	planned      []api.Change    // of a protection: what protect would write as everything stands
+	first        bool            // a group that is written before the protections: they find room in what it leaves
+	spare        int             // as of a group
 	already      map[string]bool // machines that were protected before, by key
 	policy       *policyWork
 	events       *eventsWork
@@ -168,6 +172,9 @@ func (b *builder) build(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	for key, g := range b.groups {
+		g.taken = b.takenBy(key)
+	}
 	for _, x := range by[scan.NSGRuleBroad] {
 		b.wholeGroup(ctx, x)
 	}
@@ -178,6 +185,7 @@ func (b *builder) build(ctx context.Context) error {
 	}
 	b.policies(ctx, by[scan.JITPolicyBroad])
 	b.sets(ctx, slices.Concat(by[scan.VMSSTerminateOff], by[scan.VMSSTerminateShort]))
+	b.together()
 	b.finish()
 	return nil
 }
@@ -202,7 +210,9 @@ func (b *builder) group(ctx context.Context, id string) (*Step, *group, error) {
 		return nil, nil, err
 	}
 	s := &Step{Kind: GroupStep, Resource: n.ID, subscription: parsed.Subscription, removing: map[string]bool{}, consents: consents(b.o.ReplaceRules, id)}
-	b.steps[key], b.groups[key] = s, newGroup(n, s.removing, s.consents, b.now)
+	g := newGroup(n, s.removing, s.consents, b.now)
+	g.taken = b.takenBy(key)
+	b.steps[key], b.groups[key] = s, g
 	b.order = append(b.order, s)
 	return s, b.groups[key], nil
 }
@@ -377,12 +387,81 @@ func (b *builder) shut(ctx context.Context, x scan.Finding, n need) bool {
 	return false
 }
 
+// takenBy are the inbound priorities of a group that protections of the plan take.
+func (b *builder) takenBy(key string) map[int]bool {
+	out := map[int]bool{}
+	for _, s := range b.order {
+		for _, c := range s.planned {
+			if azure.Key(c.Place) == key && c.Priority > 0 && c.Kind != string(enforce.Remove) {
+				out[c.Priority] = strings.EqualFold(c.Access, "Deny")
+			}
+		}
+	}
+	return out
+}
+
+// together plans groups in which protect sets a rule aside and a deny needs one narrowed: what protect carries on of it would stand
+// before any place of the deny. There the deny is written first, with room behind the narrowed rule, in which protect then has its own
+// rules and sets nothing aside.
+func (b *builder) together() {
+	for _, s := range b.order {
+		key := azure.Key(s.Resource)
+		g := b.groups[key]
+		if s.Kind != GroupStep || g == nil || !slices.ContainsFunc(g.changes(), func(c Change) bool { return c.Kind == "narrow" || c.Kind == "move" }) {
+			continue
+		}
+		adds, aside := 0, false
+		for _, o := range b.order {
+			for _, c := range o.planned {
+				if azure.Key(c.Place) == key {
+					aside = aside || c.Kind == string(enforce.SetAside)
+					adds++
+				}
+			}
+		}
+		if !aside {
+			continue
+		}
+		for _, windows := range []int{20, 8, 1} {
+			again := newGroup(g.read, s.removing, s.consents, b.now)
+			again.spare = adds + windows
+			b.groups[key] = again
+			met := true
+			for _, n := range s.needs {
+				met = met && b.groups.place(key, n) == nil
+			}
+			if met {
+				s.first, s.spare = true, again.spare
+				break
+			}
+			b.groups[key] = g
+		}
+		for _, o := range b.order {
+			if o.Kind == Protection && s.first {
+				b.afterwards(o, s)
+			}
+		}
+	}
+}
+
+// afterwards puts into words what a protection writes in a group that another step has narrowed before.
+func (b *builder) afterwards(o, s *Step) {
+	kept := slices.DeleteFunc(slices.Clone(o.planned), func(c api.Change) bool {
+		return azure.EqualID(c.Place, s.Resource) && (c.Kind == string(enforce.SetAside) || strings.Contains(c.Rule, "-rest-"))
+	})
+	if len(kept) == len(o.planned) {
+		return
+	}
+	o.planned, o.Writes = kept, protectWrites(kept)
+	o.Notes = appendNew(o.Notes, fmt.Sprintf("%s is narrowed by the step before, and left as that leaves it", azure.IDName(s.Resource)))
+}
+
 // finish turns what was gathered for groups into words and sorts the steps.
 func (b *builder) finish() {
 	for _, s := range b.order {
 		g := b.groups[azure.Key(s.Resource)]
 		if s.Kind == GroupStep && g != nil {
-			s.Changes = g.changes()
+			s.Changes, s.spare = g.changes(), g.spare
 			if len(s.Changes) == 0 && len(s.Findings) == 0 {
 				continue
 			}
@@ -406,9 +485,14 @@ func (b *builder) finish() {
 		slices.Sort(s.Findings)
 		b.plan.Steps = append(b.plan.Steps, *s)
 	}
-	rank := []StepKind{Protection, JITPolicyStep, GroupStep, ScaleSetStep, MachineStep}
+	rank := func(s Step) int {
+		if s.first {
+			return -1
+		}
+		return slices.Index([]StepKind{Protection, JITPolicyStep, GroupStep, ScaleSetStep, MachineStep}, s.Kind)
+	}
 	slices.SortStableFunc(b.plan.Steps, func(x, y Step) int {
-		return cmp.Or(cmp.Compare(slices.Index(rank, x.Kind), slices.Index(rank, y.Kind)), cmp.Compare(azure.Key(x.Resource), azure.Key(y.Resource)))
+		return cmp.Or(cmp.Compare(rank(x), rank(y)), cmp.Compare(azure.Key(x.Resource), azure.Key(y.Resource)))
 	})
 	for i := range b.plan.Steps {
 		b.plan.Steps[i].ID = fmt.Sprintf("s%d", i+1)

@@ -134,7 +134,7 @@ func (b *builder) consented(vmID string) []string {
 		may := consents(b.o.ReplaceRules, n.ID)
 		for _, r := range n.Rules {
 			if may[strings.ToLower(r.Name)] {
-				out = appendNew(out, azure.IDName(n.ID)+"/"+r.Name)
+				out = appendNew(out, n.ID+"/"+r.Name) // by id: another group of the same name may be in the path
 			}
 		}
 	}
@@ -248,9 +248,7 @@ func (b *builder) protectStep(in api.ProtectInput, plan api.ProtectPlan, of map[
 	if id, err := azure.ParseID(in.VMs[0]); err == nil {
 		s.subscription = id.Subscription
 	}
-	for _, c := range plan.Changes {
-		s.Writes = append(s.Writes, fmt.Sprintf("%s in %s: %s rule %s: %s", c.Kind, azure.IDName(c.Place), strings.ToLower(c.Access), c.Rule, c.Summary))
-	}
+	s.planned, s.Writes = plan.Changes, protectWrites(plan.Changes)
 	for _, v := range plan.VMs {
 		for _, e := range v.Exemptions {
 			s.Keeps = appendNew(s.Keeps, fmt.Sprintf("%s: %s (%s)", v.VM.Name, e.Source, e.Name))
@@ -270,6 +268,18 @@ func (b *builder) protectStep(in api.ProtectInput, plan api.ProtectPlan, of map[
 		}
 	}
 	return s
+}
+
+// protectWrites puts what protect writes into words.
+func protectWrites(changes []api.Change) (out []string) {
+	for _, c := range changes {
+		if c.Access == "" { // not a rule: a group that is made, an interface that it is put on
+			out = append(out, azure.IDName(c.Place)+": "+c.Summary)
+			continue
+		}
+		out = append(out, fmt.Sprintf("%s in %s: %s rule %s: %s", c.Kind, azure.IDName(c.Place), strings.ToLower(c.Access), c.Rule, c.Summary))
+	}
+	return out
 }
 
 // applyProtection asks protect to do what was planned.

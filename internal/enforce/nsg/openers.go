@@ -17,7 +17,8 @@ import (
 const sayTime = "2006-01-02 15:04:05Z"
 
 // bounds sets where an opening may stand: before every deny of ours that it is to pass, and behind every deny of somebody else
-// that comes before ours and would stop some of it: that is somebody's decision.
+// that comes before ours and would stop some of it: that is somebody's decision. A deny of curfew fix is none: it says that rules
+// of others are not to let the Internet in, and a window is granted to one source for a time.
 func (t *attempt) bounds(o *opener) {
 	o.lo, o.hi, o.blocker = minPriority-1, t.pl.in.Band.End+1, ""
 	for _, a := range o.dsts {
@@ -36,6 +37,10 @@ func (t *attempt) bounds(o *opener) {
 			continue
 		}
 		if slices.ContainsFunc(o.dsts, func(a netip.Addr) bool { return x.reaches(a) && t.precedes(x, o, a) }) {
+			if enforce.ShutByFix(x.name) {
+				o.hi, o.blocker = x.prio, x.name
+				break // what comes behind it comes behind the opening
+			}
 			o.lo, o.stopper = x.prio, x.name
 		}
 	}
@@ -309,6 +314,9 @@ func (t *attempt) noPlace(o *opener) {
 	}
 	p := enforce.Problem{VM: o.vm, Grants: o.grants, Exempt: o.exempts}
 	switch {
+	case enforce.ShutByFix(o.blocker):
+		p.Rule, p.Message = o.blocker, fmt.Sprintf("%s cannot be opened: no priority is free before rule %s of curfew fix, which shuts the port to the Internet", what, o.blocker)
+		p.Hint = "free a priority before it, or take that rule out: the machine's own deny shuts the port too"
 	case o.blocker != "":
 		t.blockers[strings.ToLower(o.blocker)] = true
 		p.Rule, p.Hint = o.blocker, t.replaceHint(o.blocker)
