@@ -103,13 +103,12 @@ func (p *place) compileAdmin(r *AdminRule) crule {
 		faults = append(faults, fmt.Sprintf("its priority %d is not from 1 to 4096", r.Priority))
 	}
 	sources := adminTexts(r.Sources)
-	src, srcFaults := p.compileSide(sources, nil, "source", r.Inbound)
-	dst, dstFaults := p.compileSide(adminTexts(r.Destinations), nil, "destination", !r.Inbound)
-	c.src, c.dst = src, dst
+	var srcFaults, dstFaults []string
+	c.src, c.ref.width, srcFaults = p.sideOf(sources, nil, "source", r.Inbound)
+	c.dst, _, dstFaults = p.sideOf(adminTexts(r.Destinations), nil, "destination", !r.Inbound)
 	faults = append(append(faults, srcFaults...), dstFaults...)
-	faults = append(faults, c.compilePorts(cmp.Or(r.Protocol, "missing"), orAny(r.SourcePorts), orAny(r.DestinationPorts))...)
+	faults = append(faults, c.compilePorts(p, cmp.Or(r.Protocol, "missing"), orAny(r.SourcePorts), orAny(r.DestinationPorts))...)
 	c.why = uncertainty(&c, faults)
-	c.ref.width = p.widthOf(sources, &c.src)
 	return c
 }
 

@@ -6,6 +6,7 @@ import (
 	mathbits "math/bits"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 
@@ -94,6 +95,23 @@ type place struct {
 	unknownVnet   bool
 	zones         [4]ranges         // Internet, virtual network, platform, other: where Reachable counts sources
 	tags          map[string]*addrs // the known ones that were met
+
+	// Groups of a network say the same things over and over: what is sure is compiled once and shared. Nil where nothing is shared.
+	sides map[string]*sharedSide // by what sideKey says
+	ports map[string]sharedPorts // by the texts, joined
+	key   []byte                 // room for keys
+}
+
+// sharedSide is a side without atoms, which are numbered in each list anew.
+type sharedSide struct {
+	side
+	width *width
+}
+
+// sharedPorts are ports that are all understood.
+type sharedPorts struct {
+	ranges []PortRange
+	all    bool
 }
 
 func newPlace(env Env) *place {
@@ -129,7 +147,11 @@ type Place struct {
 }
 
 // NewPlace prepares an Env.
-func NewPlace(env Env) *Place { return &Place{p: newPlace(env)} }
+func NewPlace(env Env) *Place {
+	p := newPlace(env)
+	p.sides, p.ports = map[string]*sharedSide{}, map[string]sharedPorts{}
+	return &Place{p: p}
+}
 
 // Compile is Compile in this place.
 func (p *Place) Compile(g Group) *Compiled {
@@ -147,18 +169,27 @@ func (p *place) compile(g Group) *Compiled {
 	c := &Compiled{ID: g.ID, Name: g.Name, place: p}
 	group := cmp.Or(g.ID, g.Name)
 	for _, inbound := range []bool{true, false} {
-		var rs []crule
+		n := len(defaultRules) / 2
+		for i := range g.Rules {
+			if g.Rules[i].Inbound == inbound {
+				n++
+			}
+		}
+		rs, refs := make([]crule, 0, n), make([]RuleRef, n)
+		add := func(r *Rule, implied bool) {
+			ref := &refs[len(rs)]
+			*ref = RuleRef{Name: r.Name, Priority: r.Priority, GroupID: group, Default: implied}
+			rs = append(rs, p.compileRule(r, ref))
+		}
 		for i := range g.Rules {
 			if r := &g.Rules[i]; r.Inbound == inbound {
-				rs = append(rs, p.compileRule(r, group))
+				add(r, false)
 			}
 		}
 		order(rs)
 		for i := range defaultRules {
-			if d := defaultRules[i]; d.Inbound == inbound {
-				cr := p.compileRule(&d, group)
-				cr.opaque, cr.unplaced, cr.why, cr.ref.Default = false, false, uncertainty(&cr, nil), true
-				rs = append(rs, cr)
+			if d := &defaultRules[i]; d.Inbound == inbound {
+				add(d, true)
 			}
 		}
 		if l := finish(rs, outDeny); inbound {
@@ -205,6 +236,9 @@ func order(rs []crule) {
 
 // finish numbers the atoms of the list.
 func finish(rs []crule, end outcome) ruleList {
+	if !slices.ContainsFunc(rs, func(r crule) bool { return len(r.src.atoms)+len(r.dst.atoms) > 0 }) {
+		return ruleList{rules: rs, end: end}
+	}
 	bits := map[string]uint64{}
 	visit := func(f func(a *atom)) {
 		for i := range rs {
@@ -236,8 +270,8 @@ func finish(rs []crule, end outcome) ruleList {
 	return l
 }
 
-func (p *place) compileRule(r *Rule, group string) crule {
-	c := crule{prio: r.Priority, ref: &RuleRef{Name: r.Name, Priority: r.Priority, GroupID: group}}
+func (p *place) compileRule(r *Rule, ref *RuleRef) crule {
+	c := crule{prio: r.Priority, ref: ref}
 	var faults []string
 	switch r.Access {
 	case Allow:
@@ -248,22 +282,53 @@ func (p *place) compileRule(r *Rule, group string) crule {
 		c.out = outAllow | outDeny
 		faults = append(faults, "its access is not known")
 	}
-	if r.Priority < 100 || r.Priority > 4096 {
+	if !ref.Default && (r.Priority < 100 || r.Priority > 4096) {
 		c.opaque, c.unplaced = true, true
 		faults = append(faults, fmt.Sprintf("its priority %d is not from 100 to 4096", r.Priority))
 	}
-	src, srcFaults := p.compileSide(r.Sources, r.SourceASGs, "source", r.Inbound)
-	dst, dstFaults := p.compileSide(r.Destinations, r.DestinationASGs, "destination", !r.Inbound)
-	c.src, c.dst = src, dst
+	var srcFaults, dstFaults []string
+	c.src, c.ref.width, srcFaults = p.sideOf(r.Sources, r.SourceASGs, "source", r.Inbound)
+	c.dst, _, dstFaults = p.sideOf(r.Destinations, r.DestinationASGs, "destination", !r.Inbound)
 	faults = append(append(faults, srcFaults...), dstFaults...)
-	faults = append(faults, c.compilePorts(r.Protocol, r.SourcePorts, r.DestinationPorts)...)
+	faults = append(faults, c.compilePorts(p, r.Protocol, r.SourcePorts, r.DestinationPorts)...)
 	c.why = uncertainty(&c, faults)
-	c.ref.width = p.widthOf(r.Sources, &c.src)
 	return c
 }
 
-// compilePorts sets protocol and ports and returns what is not understood.
-func (c *crule) compilePorts(protocol string, sports, dports []string) []string {
+// sideOf compiles a side, and says how much of the Internet it takes in; once for all rules of the place that say the same, where it is
+// certain.
+func (p *place) sideOf(texts, asgs []string, what string, far bool) (side, *width, []string) {
+	if len(asgs) > 0 || p.sides == nil {
+		s, faults := p.compileSide(texts, asgs, what, far)
+		return s, p.widthOf(texts, &s), faults
+	}
+	p.key = append(p.key[:0], "near"...)
+	if far {
+		p.key = append(p.key[:0], "far"...)
+	}
+	p.key = joined(p.key, texts)
+	if x := p.sides[string(p.key)]; x != nil {
+		return x.side, x.width, nil
+	}
+	s, faults := p.compileSide(texts, nil, what, far)
+	w := p.widthOf(texts, &s)
+	if len(s.atoms) == 0 && len(faults) == 0 {
+		p.sides[string(p.key)] = &sharedSide{s, w}
+	}
+	return s, w, faults
+}
+
+// joined appends texts to a key, so that no two lists have the same.
+func joined(key []byte, texts []string) []byte {
+	for _, t := range texts {
+		key = strconv.AppendInt(append(key, ' '), int64(len(t)), 10)
+		key = append(append(key, ':'), t...)
+	}
+	return key
+}
+
+// compilePorts sets protocol and ports and returns what is not understood. What is understood is shared where the place shares.
+func (c *crule) compilePorts(p *place, protocol string, sports, dports []string) []string {
 	var faults []string
 	if proto, err := ParseProtocol(protocol); err != nil {
 		c.protos, c.opaque = allProtocols, true
@@ -272,6 +337,17 @@ func (c *crule) compilePorts(protocol string, sports, dports []string) []string 
 		c.protos = proto.bits()
 	}
 	parse := func(ss []string, what string) (rs []PortRange, all, dim bool) {
+		if p.ports != nil {
+			p.key = joined(p.key[:0], ss)
+			if x, ok := p.ports[string(p.key)]; ok {
+				return x.ranges, x.all, false
+			}
+			defer func() {
+				if !dim && len(faults) == 0 {
+					p.ports[string(p.key)] = sharedPorts{rs, all}
+				}
+			}()
+		}
 		for _, s := range ss {
 			r, err := ParsePortRange(s)
 			if err != nil {

@@ -77,7 +77,7 @@ func (r Rule) Validate() error {
 // the source is not looked at. What is not understood or not known counts as a match. Any overlaps every protocol.
 func (r Rule) Overlaps(dst []netip.Prefix, proto Protocol, ports PortRange, env Env) bool {
 	p := newPlace(env)
-	c := p.compileRule(&r, "")
+	c := p.compileRule(&r, &RuleRef{Name: r.Name, Priority: r.Priority})
 	protos := proto.bits()
 	if c.protos&protos == 0 {
 		return false
@@ -104,7 +104,7 @@ func (r Rule) Overlaps(dst []netip.Prefix, proto Protocol, ports PortRange, env 
 // every source in from (nil: any source at all).
 func (r Rule) Covers(from, dst []netip.Prefix, proto Protocol, ports PortRange, env Env) bool {
 	p := newPlace(env)
-	c := p.compileRule(&r, "")
+	c := p.compileRule(&r, &RuleRef{Name: r.Name, Priority: r.Priority})
 	if c.opaque || c.out == outAllow|outDeny || c.protos&proto.bits() != proto.bits() || !c.allSports {
 		return false
 	}
