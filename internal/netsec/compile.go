@@ -93,7 +93,8 @@ type place struct {
 	// does not say whether Internet still holds them.
 	maybeInternet *addrs
 	unknownVnet   bool
-	zones         [4]ranges         // Internet, virtual network, platform, other: where Reachable counts sources
+	zones         [4]ranges // Internet, virtual network, platform, other: where Reachable counts sources
+	zoneSets      [4]func() *netipx.IPSet
 	tags          map[string]*addrs // the known ones that were met
 
 	// Groups of a network say the same things over and over: what is sure is compiled once and shared. Nil where nothing is shared.
@@ -136,8 +137,14 @@ func newPlace(env Env) *place {
 	}
 	zone = zone.minus(platform)
 	p.zones = [4]ranges{public.minus(zone), zone, platform, private.minus(zone)}
+	for i := range p.zones {
+		p.zoneSets[i] = sync.OnceValue(func() *netipx.IPSet { return p.zones[i].set() })
+	}
 	return p
 }
+
+// zoneSet is one of the zones in the form that callers see.
+func (p *place) zoneSet(i int) *netipx.IPSet { return p.zoneSets[i]() }
 
 // Place is an Env that is prepared once for the groups of a network, so that each need not hold its own copy of what tags mean. It is
 // safe for concurrent use. Env must not be changed afterwards.

@@ -116,8 +116,21 @@ func newZone(open []PathPiece) Zone {
 		}
 	}
 	in := union(allowed...)
-	z.Allowed, z.Unknown = in.set(), union(unknown...).minus(in).set()
+	z.Allowed, z.Unknown = z.known(in), z.known(union(unknown...).minus(in))
 	return z
+}
+
+// known is a set, which one of the zone's pieces may have already.
+func (z *Zone) known(rs ranges) *netipx.IPSet {
+	if len(rs) == 0 {
+		return emptySet
+	}
+	for i := range z.Open {
+		if x := &z.Open[i]; x.IPs != nil && slices.Equal(x.rs, rs) {
+			return x.IPs
+		}
+	}
+	return rs.set()
 }
 
 // ZoneOf returns the zone of pieces that a caller has changed: what IPs and Tag say counts, and pieces that are denied are left out. It
@@ -140,9 +153,32 @@ func appendNew(ss []string, s string) []string {
 	return append(ss, s)
 }
 
+// AlikePorts returns the ports around one that no inbound rule of the path tells apart, for any protocol: for all of them the answer of
+// Reachable is the same, but for the ports in its pieces.
+func (p Path) AlikePorts(port uint16) PortRange {
+	out := AllPorts
+	ls, _, n := p.layers(true)
+	for _, l := range ls[:n] {
+		for i := range l.rules {
+			for _, r := range l.rules[i].dports {
+				switch {
+				case r.Last < port:
+					out.First = max(out.First, r.Last+1)
+				case r.First > port:
+					out.Last = min(out.Last, r.First-1)
+				default:
+					out.First, out.Last = max(out.First, r.First), min(out.Last, r.Last)
+				}
+			}
+		}
+	}
+	return out
+}
+
 // Reachable says from where traffic to dst gets in on at least one of the ports.
 func (p Path) Reachable(dst netip.Addr, proto Protocol, ports PortRange) Reach {
-	zones := p.place().zones
+	place := p.place()
+	zones := place.zones
 	var in [4][]PathPiece
 	for _, x := range p.sources(dst, proto, ports) {
 		if x.Access == Deny {
@@ -151,7 +187,12 @@ func (p Path) Reachable(dst netip.Addr, proto Protocol, ports PortRange) Reach {
 		for i := range zones {
 			y := x
 			if y.rs = x.rs.and(zones[i]); len(y.rs) > 0 {
-				y.IPs = y.rs.set()
+				// Most of what is open is open to a whole zone: those of a network are kept once.
+				if slices.Equal(y.rs, zones[i]) {
+					y.rs, y.IPs = zones[i], place.zoneSet(i)
+				} else {
+					y.IPs = y.rs.set()
+				}
 				in[i] = append(in[i], y)
 			}
 		}

@@ -1,9 +1,13 @@
 package netsec_test
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
+
+	"pgregory.net/rapid"
 
 	"github.com/curfew-jit/curfew/internal/netsec"
 )
@@ -266,4 +270,42 @@ func TestDiffBySourcePort(t *testing.T) {
 	if len(seen) != 2 || !seen[netsec.PortRange{First: 0, Last: 52}] || !seen[netsec.PortRange{First: 54, Last: 65535}] {
 		t.Errorf("source ports %v", seen)
 	}
+}
+
+// AlikePorts promises that the ports it names are reached alike, and that it names the port itself.
+func TestAlikePortsAreReachedAlike(t *testing.T) {
+	wide := 0
+	rapid.Check(t, func(t *rapid.T) {
+		p := drawPath(t, mode{unknownSources: true, chaos: rapid.Bool().Draw(t, "chaos")}).compile()
+		dst, proto := drawPacket(t).Dst, rapid.SampledFrom([]netsec.Protocol{netsec.TCP, netsec.UDP, netsec.Any}).Draw(t, "protocol")
+		port := uint16(rapid.SampledFrom([]int{0, 21, 22, 23, 80, 443, 3389, 65535}).Draw(t, "port"))
+		alike := p.AlikePorts(port)
+		if !alike.Contains(port) {
+			t.Fatalf("%d is not among %v", port, alike)
+		}
+		if alike.First != alike.Last {
+			wide++
+		}
+		want := portless(p.Reachable(dst, proto, netsec.Port(port)))
+		for _, x := range []netsec.PortRange{alike, netsec.Port(alike.First), netsec.Port(alike.Last)} {
+			if got := portless(p.Reachable(dst, proto, x)); got != want {
+				t.Fatalf("port %d, alike %v:\n%s\nports %v:\n%s", port, alike, want, x, got)
+			}
+		}
+	})
+	if wide == 0 {
+		t.Error("no range was wider than its port")
+	}
+}
+
+// portless is a reach without the ports of its pieces.
+func portless(r netsec.Reach) string {
+	var b strings.Builder
+	for _, z := range []netsec.Zone{r.Internet, r.VirtualNetwork, r.Platform, r.Other} {
+		fmt.Fprintln(&b, z.Allowed.Prefixes(), z.Unknown.Prefixes(), z.Tags, z.UnknownTags)
+		for _, x := range z.Open {
+			fmt.Fprintln(&b, " ", x.IPs.Prefixes(), x.Tag, x.Protocol, x.SourcePorts, x.Access, x.Rule, x.Why, x.Decider, len(x.Hops))
+		}
+	}
+	return b.String()
 }

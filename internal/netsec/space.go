@@ -46,6 +46,7 @@ var (
 	private      = everyRange.minus(public).minus(platform)
 	linkLocal    = prefixRanges(netip.MustParsePrefix("169.254.0.0/16"), netip.MustParsePrefix("fe80::/10"))
 	publicSet    = public.set()
+	emptySet     = new(netipx.IPSet)
 	publicAddrs  = newAddrs(public)
 	privateAddrs = newAddrs(private)
 	// platformAddrs is where tags of the platform's own services (DNS, IMDS, licensing) may lie.

@@ -209,11 +209,13 @@ type judge struct {
 	murky    map[string]bool          // machines with a request whose end could not be read, lower case
 	nsgs     map[string]*nsgFacts     // by the id as it is spelt, and in lower case
 	sets     map[string]*estate.ScaleSet
-	sources  *sync.Map // of *netipx.IPSet: how it is told
+	sources  *sync.Map  // of *netipx.IPSet: how it is told
+	rooms    *sync.Pool // of *room
 }
 
 func newJudge(e *estate.Estate, o Options) *judge {
-	j := &judge{e: e, o: o.normal(), want: map[RuleID]bool{}, severity: map[RuleID]Severity{}, sets: map[string]*estate.ScaleSet{}, sources: &sync.Map{}}
+	j := &judge{e: e, o: o.normal(), want: map[RuleID]bool{}, severity: map[RuleID]Severity{}, sets: map[string]*estate.ScaleSet{}, sources: &sync.Map{},
+		rooms: &sync.Pool{New: func() any { return &room{} }}}
 	for _, r := range Rules {
 		j.severity[r.ID] = r.Severity
 		j.want[r.ID] = len(o.Rules) == 0 || slices.Contains(o.Rules, r.ID)

@@ -25,8 +25,13 @@ type portView struct {
 
 // view computes who reaches a port. With exempt, named exemptions from a protection do not count either.
 func (j *judge) view(v *estate.VM, vmID string, proto netsec.Protocol, port uint16, exempt bool) portView {
+	return j.viewInto(nil, v, vmID, proto, port, exempt)
+}
+
+// viewInto is view with room for the ways.
+func (j *judge) viewInto(room []estate.Way, v *estate.VM, vmID string, proto netsec.Protocol, port uint16, exempt bool) portView {
 	p := portView{proto: proto, port: port, exposure: ExposedNothing, worst: -1}
-	p.ways = j.e.Ways(v, proto, port)
+	p.ways = j.e.AppendWays(room, v, proto, port)
 	var narrow *netipx.IPSetBuilder
 	narrows := 0
 	set := func(e Exposure, i int) {
@@ -202,14 +207,18 @@ func (j *judge) vm(b *batch, v *estate.VM) {
 			m.unsure = "subnet " + ep.Subnet + " was not read for certain"
 		}
 	}
-	m.views = make([]portView, len(j.o.Ports))
+	room := j.rooms.Get().(*room)
+	defer j.rooms.Put(room)
+	m.views = room.of(len(j.o.Ports))
 	m.exposure = ExposedNothing
 	for i, port := range j.o.Ports {
-		m.views[i] = j.view(v, m.id, netsec.TCP, port, false)
+		m.views[i] = j.viewInto(m.views[i].ways[:0], v, m.id, netsec.TCP, port, false)
 		if rank(exposures, m.views[i].exposure) < rank(exposures, m.exposure) {
 			m.exposure = m.views[i].exposure
 		}
-		m.firewall = m.firewall || slices.ContainsFunc(m.views[i].ways, func(w estate.Way) bool { return w.Kind == estate.FirewallDNAT })
+		for k := range m.views[i].ways {
+			m.firewall = m.firewall || m.views[i].ways[k].Kind == estate.FirewallDNAT
+		}
 	}
 	if m.missing = missing(v); m.unsure == "" {
 		m.unsure = m.missing
@@ -224,6 +233,17 @@ func (j *judge) vm(b *batch, v *estate.VM) {
 	j.jitMissing(b, &m)
 	j.jitIneffective(b, &m)
 	j.noNSG(b, &m)
+}
+
+// room is where the views of a machine lie while it is judged. Ways are large, and nothing of a verdict points to them.
+type room struct{ views []portView }
+
+// of returns room for n views, with what was in them before.
+func (r *room) of(n int) []portView {
+	if len(r.views) < n {
+		r.views = append(r.views, make([]portView, n-len(r.views))...)
+	}
+	return r.views[:n]
 }
 
 // machine is a VM while it is judged.

@@ -415,7 +415,7 @@ func (w *wayfinder) dnat(f *dnatWay, dst netip.Addr, why string) {
 		}
 		x.From = from
 		x.Reach.VirtualNetwork = inside.VirtualNetwork
-		x.Reach.Internet = throughFirewall(inside, from, clients)
+		x.Reach.Internet = throughFirewall(*inside, from, clients)
 	} else if x.Unknown == "" {
 		x.Unknown = "the private address behind it is not known"
 	}

@@ -95,7 +95,7 @@ type path struct {
 	dests             destinations
 
 	mu    sync.Mutex
-	reach map[reachKey]*netsec.Reach
+	reach []reached
 }
 
 func (e *Estate) pathOf(k pathKey) *path {
@@ -335,39 +335,53 @@ type reachKey struct {
 	class  uint64
 	each   netip.Addr
 	proto  netsec.Protocol
-	port   uint16
+	ports  netsec.PortRange // that the rules do not tell apart
 	public netsec.PublicDefault
+}
+
+// reached is what a path remembers.
+type reached struct {
+	reachKey
+	to *netsec.Reach
 }
 
 // maxReach bounds what a path remembers.
 const maxReach = 64
 
-// reachable says who reaches an address. The answer is shared.
-func (p *path) reachable(dst netip.Addr, proto netsec.Protocol, port uint16, public netsec.PublicDefault) netsec.Reach {
+// reachable says who reaches an address. The answer is shared, also by ports that the rules do not tell apart: its pieces name them all.
+func (p *path) reachable(dst netip.Addr, proto netsec.Protocol, port uint16, public netsec.PublicDefault) *netsec.Reach {
 	np := p.netsec()
 	if np.Subnet != nil || np.NIC != nil {
 		public = netsec.Closed // it matters only where no group applies
 	}
 	np.PublicWithoutNSG = public
-	k := reachKey{proto: proto, port: port, public: public}
+	k := reachKey{proto: proto, ports: np.AlikePorts(port), public: public}
 	if p.dests.each {
 		k.each = dst
 	} else {
 		k.class = p.dests.class(dst)
 	}
-	p.mu.Lock()
-	r := p.reach[k]
-	p.mu.Unlock()
-	if r != nil {
-		return *r
+	if r := p.recall(k); r != nil {
+		return r
 	}
-	r = new(netsec.Reach)
-	*r = np.Reachable(dst, proto, netsec.Port(port))
+	r := new(netsec.Reach)
+	*r = np.Reachable(dst, proto, k.ports)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.reach == nil || len(p.reach) >= maxReach {
-		p.reach = map[reachKey]*netsec.Reach{}
+	if len(p.reach) >= maxReach {
+		p.reach = nil
 	}
-	p.reach[k] = r
-	return *r
+	p.reach = append(p.reach, reached{k, r})
+	return r
+}
+
+func (p *path) recall(k reachKey) *netsec.Reach {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for i := range p.reach {
+		if p.reach[i].reachKey == k {
+			return p.reach[i].to
+		}
+	}
+	return nil
 }

@@ -43,7 +43,7 @@ type Way struct {
 	Dest         netip.Addr // the address that the rules see
 	Port         uint16     // the machine's port
 	// Reach says who gets in through the rules. Of a way from outside the Internet zone counts, cut to what a firewall's DNAT rule
-	// lets through; of VirtualNetwork the virtual network's zone.
+	// lets through; of VirtualNetwork the virtual network's zone. Its pieces are those of all ports that the rules do not tell from Port.
 	Reach netsec.Reach
 	// Path is what traffic passes, to explain a verdict.
 	Path netsec.Path
@@ -63,8 +63,12 @@ type Way struct {
 // Azure's Application Gateway, Front Door, Bastion and VPN are no ways: they end connections and sign people in themselves, and what
 // they then open comes from the virtual network.
 func (e *Estate) Ways(vm *VM, proto netsec.Protocol, port uint16) []Way {
-	w := wayfinder{e: e, proto: proto, port: port}
-	w.ways = make([]Way, 0, 2*len(vm.Endpoints))
+	return e.AppendWays(make([]Way, 0, 2*len(vm.Endpoints)), vm, proto, port)
+}
+
+// AppendWays is Ways into room that the caller has: a way is large, and who judges many machines needs those of one at a time.
+func (e *Estate) AppendWays(room []Way, vm *VM, proto netsec.Protocol, port uint16) []Way {
+	w := wayfinder{e: e, proto: proto, port: port, ways: room}
 	for i := range vm.Endpoints {
 		if w.p = &vm.Endpoints[i]; w.p.in.path != nil {
 			w.find()
@@ -94,7 +98,7 @@ func (w *wayfinder) add(x Way, dst netip.Addr, public netsec.PublicDefault) {
 	x.Path = w.p.in.path.netsec()
 	x.Path.PublicWithoutNSG = public
 	if x.Dest = dst; dst.IsValid() {
-		x.Reach = w.p.in.path.reachable(dst, w.proto, x.Port, public)
+		x.Reach = *w.p.in.path.reachable(dst, w.proto, x.Port, public)
 	}
 	w.ways = append(w.ways, x)
 }
