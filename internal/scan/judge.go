@@ -63,6 +63,15 @@ func (o Options) normal() Options {
 // What could not be read is never a pass (promise P10): a verdict that needs it is Unknown, and what a gap hides altogether gives a
 // finding of its own for each rule, on the resource or the subscription that the gap is about.
 func Judge(e *estate.Estate, o Options, emit func(Finding)) Summary {
+	return judgeAll(e, o, func(fs []Finding) {
+		for i := range fs {
+			emit(fs[i])
+		}
+	})
+}
+
+// judgeAll is Judge with several findings at a time.
+func judgeAll(e *estate.Estate, o Options, emit func([]Finding)) Summary {
 	j := newJudge(e, o)
 	sum := emptySummary()
 	add := func(b batch) {
@@ -70,9 +79,7 @@ func Judge(e *estate.Estate, o Options, emit func(Finding)) Summary {
 			sum.count(k.rule, k.status, k.severity, n)
 		}
 		sum.Exposed += b.exposed
-		for i := range b.findings {
-			emit(b.findings[i])
-		}
+		emit(b.findings)
 	}
 	vms, sets, policies, nsgs := e.VMs(), e.ScaleSets(), e.Policies(), e.NSGs()
 	if j.wantsVMs() {
@@ -99,16 +106,38 @@ func Judge(e *estate.Estate, o Options, emit func(Finding)) Summary {
 
 // Scan judges an estate and reports: findings worst first, the gaps, and the sums. It is as pure as Judge. Source is left to the caller.
 func Scan(e *estate.Estate, o Options) Report {
-	r := Report{At: o.Now.UTC(), Findings: []Finding{}, Gaps: slices.Clone(e.Gaps())}
-	r.Summary = Judge(e, o, func(f Finding) { r.Findings = append(r.Findings, f) })
-	Sort(r.Findings)
+	r := Report{At: o.Now.UTC(), Gaps: slices.Clone(e.Gaps())}
+	var found [][]Finding
+	r.Summary = judgeAll(e, o, func(fs []Finding) { found = append(found, fs) })
+	// A finding is large: each is moved once, to where it belongs.
+	var order []*Finding
+	for _, fs := range found {
+		for i := range fs {
+			order = append(order, &fs[i])
+		}
+	}
+	r.Findings = inOrder(order)
 	return r
 }
 
 // Sort puts findings in the order in which they are told: what fails before what is unknown, then by severity, exposure, name, and at
 // last by rule and resource.
 func Sort(fs []Finding) {
-	slices.SortStableFunc(fs, func(a, b Finding) int { return compare(&a, &b) })
+	order := make([]*Finding, len(fs))
+	for i := range fs {
+		order[i] = &fs[i]
+	}
+	copy(fs, inOrder(order))
+}
+
+// inOrder sorts and copies.
+func inOrder(order []*Finding) []Finding {
+	slices.SortStableFunc(order, compare)
+	out := make([]Finding, len(order))
+	for i, f := range order {
+		out[i] = *f
+	}
+	return out
 }
 
 func compare(a, b *Finding) int {
