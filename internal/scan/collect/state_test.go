@@ -71,7 +71,11 @@ func TestResumeAfterEveryPage(t *testing.T) {
 		t.Fatalf("the estate has %d pages, want several", pages)
 	}
 	again := newSim(t, sim.Config{Estate: body})
-	for n := range pages {
+	step := 1
+	if testing.Short() {
+		step = pages - 1
+	}
+	for n := 0; n < pages; n += step {
 		state := filepath.Join(t.TempDir(), "scan.state")
 		interrupted(t, again, state, n)
 		again.notes, again.progress = nil, nil
