@@ -33,7 +33,7 @@ func (w *world) opens(group, ip string) bool {
 // One rule that protect and the deny of a whole group both need narrowed, or that leaves too little room for both: one run with consent
 // ends clean, a second writes nothing, a window can open afterwards, and all is given back (P3, P5, P8).
 func TestProtectionAndGroupTogether(t *testing.T) {
-	for early := 100; early < 108; early++ {
+	for _, early := range []int{100, 101, 103, 106} {
 		for _, r := range []estates.Rule{{Source: "Internet", Ports: []string{"22", "443"}}, {Source: "*", Port: "22"}, {Source: "*", Port: "*"}} {
 			e := shop()
 			r.Name, r.Priority = "early", early
