@@ -294,6 +294,35 @@ func TestNoGroup(t *testing.T) {
 	if !out.Complete() || !strings.Contains(show(p), "new network security group") {
 		t.Errorf("plan %s\noutcome %s", show(p), show(out))
 	}
+	// What somebody has put into the group that was made keeps it; else it goes, and everything is as it was.
+	made := w.sim.IDs("Microsoft.Network/networkSecurityGroups")[0]
+	edit := func(change func(props map[string]any)) {
+		if err := w.sim.Edit(made, func(body map[string]any) error { change(body["properties"].(map[string]any)); return nil }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	edit(func(props map[string]any) {
+		props["securityRules"] = append(props["securityRules"].([]any), map[string]any{"name": "theirs", "properties": map[string]any{"priority": 4000, "direction": "Inbound", "access": "Allow", "protocol": "Tcp",
+			"sourcePortRange": "*", "sourceAddressPrefix": "10.0.9.0/24", "destinationAddressPrefix": "*", "destinationPortRange": "8080"}})
+	})
+	u, err := w.fixer().Undo(t.Context(), false)
+	if err != nil || len(u.Kept) != 1 || !strings.Contains(u.Kept[0].Why, "theirs") || len(u.Done) != 1 {
+		t.Errorf("with a rule of others: %v, %s", err, show(u))
+	}
+	edit(func(props map[string]any) { props["securityRules"] = []any{} })
+	dry, err := w.fixer().Undo(t.Context(), true)
+	if err != nil || len(dry.Done) != 1 || len(w.sim.IDs("Microsoft.Network/networkSecurityGroups")) != 1 {
+		t.Errorf("a dry run: %v, %s", err, show(dry))
+	}
+	if u, err = w.fixer().Undo(t.Context(), false); err != nil || len(u.Done) != 1 || len(u.Kept)+len(u.Failed) > 0 {
+		t.Errorf("undo: %v, %s", err, show(u))
+	}
+	if nic, _ := w.sim.Get(w.sim.IDs("Microsoft.Network/networkInterfaces")[0]); strings.Contains(string(nic), "networkSecurityGroup") || len(w.sim.IDs("Microsoft.Network/networkSecurityGroups")) > 0 {
+		t.Errorf("the group is still there: %s", nic)
+	}
+	if again := w.scan(scan.VMNoNSG); len(again) != 1 || again[0].Severity != fs[0].Severity {
+		t.Errorf("afterwards: %s", show(again))
+	}
 }
 
 // Defender's own policies: one for a group and region, merged, and its name rule is known beforehand. FACTS 1.1.

@@ -53,6 +53,7 @@ type Step struct {
 	consents     map[string]bool
 	protect      api.ProtectInput
 	planned      []api.Change    // of a protection: what protect would write as everything stands
+	bare         []string        // of a protection that makes groups: interfaces without one
 	first        bool            // a group that is written before the protections: they find room in what it leaves
 	spare        int             // as of a group
 	already      map[string]bool // machines that were protected before, by key

@@ -241,12 +241,12 @@ func (b *builder) wayOn(why, hint string) string {
 const networkExempt = "virtual-network"
 
 func (b *builder) protectStep(in api.ProtectInput, plan api.ProtectPlan, of map[string][]scan.Finding, covered map[string]bool) *Step {
-	s := &Step{Kind: Protection, Resource: in.VMs[0], protect: in, already: map[string]bool{}, Title: fmt.Sprintf("just-in-time access for %d machines", len(in.VMs))}
-	if len(in.VMs) == 1 {
-		s.Title = "just-in-time access for " + azure.IDName(in.VMs[0])
-	}
+	s := &Step{Kind: Protection, Resource: in.VMs[0], protect: in, already: map[string]bool{}, Title: "just-in-time access for " + machineNames(in.VMs, 4)}
 	if id, err := azure.ParseID(in.VMs[0]); err == nil {
 		s.subscription = id.Subscription
+	}
+	if in.CreateNSG {
+		s.bare = b.bareNICs(in.VMs)
 	}
 	s.planned, s.Writes = plan.Changes, protectWrites(plan.Changes)
 	for _, v := range plan.VMs {
@@ -270,6 +270,27 @@ func (b *builder) protectStep(in api.ProtectInput, plan api.ProtectPlan, of map[
 	return s
 }
 
+// machineNames are the names of machines in their order, with the group where two have one name; the first of many, and how many more.
+func machineNames(ids []string, most int) string {
+	times := map[string]int{}
+	for _, id := range ids {
+		times[strings.ToLower(azure.IDName(id))]++
+	}
+	var out []string
+	for _, id := range ids {
+		name := azure.IDName(id)
+		if p, err := azure.ParseID(id); err == nil && times[strings.ToLower(name)] > 1 {
+			name = p.Group + "/" + name
+		}
+		out = append(out, name)
+	}
+	slices.SortFunc(out, func(a, b string) int { return strings.Compare(strings.ToLower(a), strings.ToLower(b)) })
+	if len(out) == most+1 { // "and 1 more" is no shorter than its name
+		most++
+	}
+	return list(out, most)
+}
+
 // protectWrites puts what protect writes into words.
 func protectWrites(changes []api.Change) (out []string) {
 	for _, c := range changes {
@@ -291,7 +312,10 @@ func (f *Fixer) applyProtection(ctx context.Context, s *Step, out *StepOutcome) 
 	if len(plan.Changes) == 0 {
 		return nil
 	}
-	var es []entry
+	es, err := f.made(ctx, s, plan)
+	if err != nil {
+		return err
+	}
 	for _, vm := range s.protect.VMs {
 		if s.already[azure.Key(vm)] {
 			continue // undoing is not to end what stood before

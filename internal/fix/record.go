@@ -33,6 +33,7 @@ const (
 	kindEvents  = "events"  // scheduledEventsProfile of a set's model or a machine
 	kindPolicy  = "policy"  // a machine in a just-in-time policy: Name is the machine; before is absent where it was not in it
 	kindProtect = "protect" // machines that were protected
+	kindMade    = "made"    // a group that was made: After lists the interfaces that it may be put on
 )
 
 // entry is one change, written down before it is sent. Before and After are texts of Azure's, byte for byte.

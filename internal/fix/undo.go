@@ -82,6 +82,8 @@ func (f *Fixer) Undo(ctx context.Context, dryRun bool) (UndoOutcome, error) {
 			err = u.policy(ctx, es)
 		case kindProtect:
 			err = u.protect(ctx, es)
+		case kindMade:
+			err = u.made(ctx, es)
 		default:
 			err = invalid("undo-from", "the undo file tells of a change of kind %q, which this program does not know", "use the program that wrote it", es[0].Kind)
 		}
