@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -15,6 +16,7 @@ import (
 	"github.com/curfew-jit/curfew/internal/access"
 	"github.com/curfew-jit/curfew/internal/enforce"
 	"github.com/curfew-jit/curfew/internal/inventory"
+	"github.com/curfew-jit/curfew/internal/netsec"
 )
 
 // creator is what a back end can that makes a place where there is none.
@@ -277,6 +279,7 @@ func (b *Broker) judge(vp *VMPlan, it *item, off bool, results map[string]enforc
 	}
 	if len(vp.After) == 0 {
 		// Shut, but not as it was shown: who is named as exempt would be shut out too.
+		vp.Error, vp.Hint = exemptLoses(was, will, vp)
 		for _, pr := range problems {
 			if pr.Exempt != "" && access.SameVM(pr.VM, vp.VM.ID) {
 				vp.Error, vp.Hint = pr.Message, pr.Hint
@@ -295,6 +298,25 @@ func (b *Broker) judge(vp *VMPlan, it *item, off bool, results map[string]enforc
 		vp.Hint = "change that rule, or its security admin configuration, and protect again"
 	}
 	return nil
+}
+
+// exemptLoses says which exemption would be one in name alone: a rule lets it in now, which comes to stand behind, or to be set aside
+// for, a deny of somebody else's.
+func exemptLoses(was, will netsec.Machine, vp *VMPlan) (why, hint string) {
+	for _, q := range vp.Ports {
+		lost := lostBy(was, will, q)
+		for _, piece := range slices.Concat(lost.Internet.Open, lost.VirtualNetwork.Open, lost.Other.Open) {
+			for _, e := range vp.Exemptions {
+				src, err := netip.ParsePrefix(e.Source)
+				if err != nil || piece.Tag != "" || !piece.IPs.OverlapsPrefix(src) {
+					continue
+				}
+				return fmt.Sprintf("exemption %s (%s) of port %s would not keep its way in: it gets in by %s, and behind that another rule denies it", e.Name, e.Source, q.Ports, ruleName(piece.Rule)),
+					"move the rule that denies it behind what lets it in, or leave the exemption out"
+			}
+		}
+	}
+	return "", ""
 }
 
 // keptAside returns the rule that a problem is about, if the protection keeps its original.

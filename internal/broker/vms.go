@@ -153,20 +153,7 @@ func loses(before, after netsec.Machine, ports []access.ProtectedPort) []Exposur
 	var out []Exposure
 	for _, q := range ports {
 		had, _ := before.Reachable(protocolOf(q.Protocol), netsec.PortRange{First: q.Ports.First, Last: q.Ports.Last})
-		var lost netsec.Reach
-		for _, e := range before {
-			i := slices.IndexFunc(after, func(x netsec.Endpoint) bool { return key(x.NIC) == key(e.NIC) && x.IPConfig == e.IPConfig })
-			if i < 0 {
-				continue // it is the same machine, but for groups
-			}
-			for _, a := range e.Addrs {
-				l := netsec.Lost(e.Path, after[i].Path, a, protocolOf(q.Protocol), netsec.PortRange{First: q.Ports.First, Last: q.Ports.Last})
-				lost.Internet.Open = append(lost.Internet.Open, l.Internet.Open...)
-				lost.VirtualNetwork.Open = append(lost.VirtualNetwork.Open, l.VirtualNetwork.Open...)
-				lost.Other.Open = append(lost.Other.Open, l.Other.Open...)
-			}
-		}
-		lost = lost.Except(func(*netsec.PathPiece) bool { return false })
+		lost := lostBy(before, after, q)
 		network := "the virtual network"
 		for _, r := range had.VirtualNetwork.Allowed.Ranges() {
 			if !lost.VirtualNetwork.Allowed.ContainsRange(r) {
@@ -176,6 +163,24 @@ func loses(before, after netsec.Machine, ports []access.ProtectedPort) []Exposur
 		out = append(out, exposuresOf(q, lost, network)...)
 	}
 	return out
+}
+
+// lostBy is the reach that was, at any address of the machine, and is no more.
+func lostBy(before, after netsec.Machine, q access.ProtectedPort) netsec.Reach {
+	var lost netsec.Reach
+	for _, e := range before {
+		i := slices.IndexFunc(after, func(x netsec.Endpoint) bool { return key(x.NIC) == key(e.NIC) && x.IPConfig == e.IPConfig })
+		if i < 0 {
+			continue // it is the same machine, but for groups
+		}
+		for _, a := range e.Addrs {
+			l := netsec.Lost(e.Path, after[i].Path, a, protocolOf(q.Protocol), netsec.PortRange{First: q.Ports.First, Last: q.Ports.Last})
+			lost.Internet.Open = append(lost.Internet.Open, l.Internet.Open...)
+			lost.VirtualNetwork.Open = append(lost.VirtualNetwork.Open, l.VirtualNetwork.Open...)
+			lost.Other.Open = append(lost.Other.Open, l.Other.Open...)
+		}
+	}
+	return lost.Except(func(*netsec.PathPiece) bool { return false })
 }
 
 // VMs implements Service.

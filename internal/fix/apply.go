@@ -216,7 +216,7 @@ func (f *Fixer) applyGroup(ctx context.Context, o Options, s *Step, so *StepOutc
 			}
 		}
 		g := newGroup(n, removing, s.consents, now)
-		g.spare = s.spare
+		g.spare, g.taken = s.spare, s.taken
 		last = g
 		gs := groups{key: g}
 		so.unmet = nil

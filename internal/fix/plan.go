@@ -56,6 +56,7 @@ type Step struct {
 	bare         []string        // of a protection that makes groups: interfaces without one
 	first        bool            // a group that is written before the protections: they find room in what it leaves
 	spare        int             // as of a group
+	taken        map[int]bool    // the same
 	already      map[string]bool // machines that were protected before, by key
 	policy       *policyWork
 	events       *eventsWork
@@ -425,14 +426,14 @@ func (b *builder) together() {
 		}
 		for _, windows := range []int{20, 8, 1} {
 			again := newGroup(g.read, s.removing, s.consents, b.now)
-			again.spare = adds + windows
+			again.spare, again.taken = adds+windows, b.takenBy(key)
 			b.groups[key] = again
 			met := true
 			for _, n := range s.needs {
 				met = met && b.groups.place(key, n) == nil
 			}
 			if met {
-				s.first, s.spare = true, again.spare
+				s.first, s.taken = true, again.taken
 				break
 			}
 			b.groups[key] = g

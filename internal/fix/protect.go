@@ -193,6 +193,13 @@ func (b *builder) protection(ctx context.Context, in api.ProtectInput, of map[st
 				good = append(good, vm)
 				continue
 			}
+			if some := b.portsAlone(ctx, in, vm); len(some) > 0 { // a deny may do for the others
+				one := in
+				one.VMs, one.Ports = []string{vm}, some
+				if err := b.protection(ctx, one, of, covered); err != nil {
+					return err
+				}
+			}
 			for _, x := range of[azure.Key(vm)] {
 				if x.Rule != scan.VMPortExposed { // a deny may still do for that one
 					b.left(x, b.wayOn(why[0], why[1]), "protect cannot do it: %s", why[0])
@@ -207,6 +214,25 @@ func (b *builder) protection(ctx context.Context, in api.ProtectInput, of map[st
 		return nil
 	}
 	return nil
+}
+
+// portsAlone are the ports of several on which protect can do by itself what it cannot do on all of them.
+func (b *builder) portsAlone(ctx context.Context, in api.ProtectInput, vm string) (out []api.ProtectedPort) {
+	if len(in.Ports) < 2 {
+		return nil
+	}
+	can := func(ports []api.ProtectedPort) bool {
+		one := in
+		one.VMs, one.Ports = []string{vm}, ports
+		plan, err := b.f.c.Protect.PlanProtection(ctx, one)
+		return err == nil && len(plan.Problems) == 0 && !slices.ContainsFunc(plan.VMs, func(v api.VMPlan) bool { return v.Error != "" })
+	}
+	for _, p := range in.Ports {
+		if try := append(slices.Clone(out), p); len(try) < len(in.Ports) && can(try) {
+			out = try
+		}
+	}
+	return out
 }
 
 // pathGroups are the groups in front of a machine.
@@ -260,8 +286,10 @@ func (b *builder) protectStep(in api.ProtectInput, plan api.ProtectPlan, of map[
 	s.Notes = append(s.Notes, "ended by curfew unprotect, and by giving back with the undo file")
 	for _, vm := range in.VMs {
 		for _, x := range of[azure.Key(vm)] {
-			covered[x.ID] = true
 			s.finding(x.ID)
+			covered[x.ID] = covered[x.ID] || !slices.ContainsFunc(x.Evidence.Ports, func(p scan.PortEvidence) bool {
+				return p.Exposure == scan.ExposedInternet && !slices.ContainsFunc(in.Ports, func(q api.ProtectedPort) bool { return q.Port.First == p.Port })
+			})
 			for _, p := range x.Evidence.Ports {
 				s.already[azure.Key(vm)] = s.already[azure.Key(vm)] || p.ProtectedBy == "curfew"
 			}
