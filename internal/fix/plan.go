@@ -87,15 +87,16 @@ type Plan struct {
 
 // builder gathers a plan.
 type builder struct {
-	f      *Fixer
-	o      Options
-	now    time.Time
-	e      *estate.Estate
-	plan   *Plan
-	groups groups
-	steps  map[string]*Step // of groups, by key
-	order  []*Step
-	nsgErr map[string]error
+	f          *Fixer
+	o          Options
+	now        time.Time
+	e          *estate.Estate
+	plan       *Plan
+	groups     groups
+	steps      map[string]*Step // of groups, by key
+	order      []*Step
+	nsgErr     map[string]error
+	protecting map[string]map[uint16]bool // ports that protections of the plan shut, by machine
 }
 
 // Plan decides what would put the findings right, on what the resource providers say now. It writes nothing. Its error means that
@@ -116,7 +117,7 @@ func (f *Fixer) Plan(ctx context.Context, findings []scan.Finding, o Options) (P
 		}
 	}
 	slices.Sort(p.subscriptions)
-	b := &builder{f: f, o: o, now: p.At, plan: &p, groups: groups{}, steps: map[string]*Step{}, nsgErr: map[string]error{}}
+	b := &builder{f: f, o: o, now: p.At, plan: &p, groups: groups{}, steps: map[string]*Step{}, nsgErr: map[string]error{}, protecting: map[string]map[uint16]bool{}}
 	if len(p.asked) > 0 {
 		if b.e, err = f.c.Read(ctx, p.subscriptions); err != nil {
 			return Plan{}, err
@@ -303,6 +304,9 @@ func (b *builder) machine(ctx context.Context, x scan.Finding) {
 		return
 	}
 	for _, port := range b.portsOf(x) {
+		if b.protecting[azure.Key(x.Resource)][port] {
+			continue // protect shuts it
+		}
 		needs := map[netip.Addr]*need{}
 		var addrs []netip.Addr
 		for _, w := range b.e.Ways(vm, netsec.TCP, port) {
@@ -322,9 +326,7 @@ func (b *builder) machine(ctx context.Context, x scan.Finding) {
 			n.checks = append(n.checks, check{dest: w.Dest, path: w.Path, name: wayWords(w)})
 		}
 		for _, a := range addrs {
-			if !b.shut(ctx, x, *needs[a]) {
-				return
-			}
+			b.shut(ctx, x, *needs[a]) // where one cannot be, the others are shut all the same
 		}
 	}
 }
@@ -340,7 +342,7 @@ func wayWords(w estate.Way) string {
 }
 
 // shut places a need in one of the groups on its way: where one does without consent, else where a person consented.
-func (b *builder) shut(ctx context.Context, x scan.Finding, n need) bool {
+func (b *builder) shut(ctx context.Context, x scan.Finding, n need) {
 	var ids []string
 	for _, c := range n.checks {
 		for _, l := range []*netsec.Compiled{c.path.Subnet, c.path.NIC} {
@@ -351,7 +353,7 @@ func (b *builder) shut(ctx context.Context, x scan.Finding, n need) bool {
 	}
 	if len(ids) == 0 {
 		b.left(x, fmt.Sprintf("curfew fix --rule %s makes a group: curfew protect %s --create-nsg", scan.VMNoNSG, x.Resource), "%s has no network security group in which a deny could stand", x.Name)
-		return false
+		return
 	}
 	var why []*obstacle
 	for _, id := range ids {
@@ -379,14 +381,13 @@ func (b *builder) shut(ctx context.Context, x scan.Finding, n need) bool {
 			}
 			s.needs = append(s.needs, n)
 			s.finding(x.ID)
-			return true
+			return
 		}
 	}
 	if len(why) == 0 {
 		why = append(why, &obstacle{"no group on its way could be read", "run fix again"})
 	}
 	b.left(x, why[0].next, "%s", why[0].why)
-	return false
 }
 
 // takenBy are the inbound priorities of a group that protections of the plan take.

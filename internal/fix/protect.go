@@ -285,6 +285,12 @@ func (b *builder) protectStep(in api.ProtectInput, plan api.ProtectPlan, of map[
 	}
 	s.Notes = append(s.Notes, "ended by curfew unprotect, and by giving back with the undo file")
 	for _, vm := range in.VMs {
+		if b.protecting[azure.Key(vm)] == nil {
+			b.protecting[azure.Key(vm)] = map[uint16]bool{}
+		}
+		for _, p := range in.Ports {
+			b.protecting[azure.Key(vm)][p.Port.First] = true
+		}
 		for _, x := range of[azure.Key(vm)] {
 			s.finding(x.ID)
 			covered[x.ID] = covered[x.ID] || !slices.ContainsFunc(x.Evidence.Ports, func(p scan.PortEvidence) bool {

@@ -290,6 +290,10 @@ func (u *undoing) events(ctx context.Context, es []entry) error {
 			kept = []Kept{{Resource: first.Resource, Why: "somebody has changed its scheduled events since", Next: "set them by hand; the original is in the undo file"}}
 			return false, nil
 		}
+		if was.on && was.delay > 0 && (was.delay < leastNotice || was.delay > longestNotice) {
+			kept = []Kept{{Resource: first.Resource, Why: fmt.Sprintf("it announced termination %s before, which Azure does not take any more", isoText(was.delay)), Next: "leave it as it is, or choose five to fifteen minutes: curfew fix --delay"}}
+			return false, nil
+		}
 		notBefore := ""
 		if was.on && was.delay > 0 {
 			notBefore = isoText(was.delay)
