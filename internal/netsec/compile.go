@@ -505,7 +505,8 @@ func (p *place) tag(lower, name string, far bool) (*addrs, *atom) {
 		return p.vnet, &atom{scope: privateAddrs, id: "virtualnetwork", name: "VirtualNetwork", tag: true}
 	case "internet":
 		if len(p.maybeInternet.v4)+len(p.maybeInternet.v6) > 0 {
-			return p.internet, &atom{scope: p.maybeInternet, id: "internet", name: "Internet", tag: true}
+			// No tag that one sender is in and another is not: of all of them the same is not known, and no source is surely outside.
+			return p.internet, &atom{scope: p.maybeInternet, id: "internet", name: "Internet"}
 		}
 		return p.internet, nil
 	case "azureloadbalancer", "azure_loadbalancer":

@@ -362,9 +362,9 @@ func TestSourcesAgree(t *testing.T) {
 			if len(base) != 1 {
 				t.Fatalf("%v lies in %d pieces without a tag\n%v\n%v", x, len(base), pieces, r)
 			}
-			// Without any tag.
+			// Without any tag. Whether Internet holds what a default route leads to is the same for every source, and no such tag.
 			none := map[string]bool{}
-			for _, tag := range []string{"storage", "storage.westeurope", "azurecloud", "azurecloud.westeurope", "internet", "virtualnetwork"} {
+			for _, tag := range []string{"storage", "storage.westeurope", "azurecloud", "azurecloud.westeurope", "virtualnetwork"} {
 				none["srctag:"+tag] = false
 			}
 			want := names(r.decide(x, none))
@@ -413,7 +413,7 @@ func TestDiffAgrees(t *testing.T) {
 			ported := x.Protocol == netsec.TCP || x.Protocol == netsec.UDP
 			for _, tag := range []string{"", "storage", "azurecloud"} {
 				world := map[string]bool{}
-				for _, k := range []string{"storage", "storage.westeurope", "azurecloud", "azurecloud.westeurope", "internet", "virtualnetwork"} {
+				for _, k := range []string{"storage", "storage.westeurope", "azurecloud", "azurecloud.westeurope", "virtualnetwork"} {
 					world["srctag:"+k] = k == tag
 				}
 				if tag != "" && !refPublic(x.Src) {

@@ -67,6 +67,15 @@ func TestReachable(t *testing.T) {
 	if r = reach(netsec.Path{PublicWithoutNSG: netsec.Open}, "22"); !r.Exposed() {
 		t.Errorf("no NSG, Basic: %+v", r)
 	}
+	// Whether Internet holds what a default route leads to is not known: of nobody, and so nobody surely gets in past its deny.
+	routed := netsec.Env{VirtualNetwork: prefixes("10.0.0.0/16", "0.0.0.0/0")}
+	r = reach(netsec.Path{NIC: netsec.Compile(group(rule("d", 100, deny, "Internet", "*", "22")), routed), VirtualNetwork: routed.VirtualNetwork}, "22")
+	if r.Internet.Access() != netsec.Unknown || r.VirtualNetwork.Access() != allow {
+		t.Errorf("a default route, and a deny of Internet: %+v", r)
+	}
+	if r = reach(netsec.Path{NIC: netsec.Compile(group(), routed), VirtualNetwork: routed.VirtualNetwork}, "22"); r.Internet.Access() != allow {
+		t.Errorf("a default route, and no rule: %+v", r)
+	}
 	always := nic(shut)
 	always.Admin = netsec.CompileAdmin([]netsec.AdminRule{admin(10, netsec.AdminAlwaysAllow, "Internet", "22")}, vnetEnv)
 	if r = reach(always, "22"); r.Closed() || !r.Exposed() || r.Internet.Open[0].Rule.Name != "adm" {
