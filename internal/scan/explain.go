@@ -88,7 +88,7 @@ func Explain(e *estate.Estate, vm *estate.VM, q Question) Explanation {
 		x.Ways = append(x.Ways, t.trace(&w))
 		t.whole = append(t.whole, t.q.From.Addr.IsValid() || t.everybody(&w))
 	}
-	x.conclude(q, t.whole)
+	x.conclude(q, t.whole, missing(vm))
 	return x
 }
 
@@ -99,8 +99,9 @@ func protocolWord(p netsec.Protocol) string {
 	return strings.ToLower(p.String())
 }
 
-// conclude sums the ways up.
-func (x *Explanation) conclude(q Question, whole []bool) {
+// conclude sums the ways up. A part of the machine that is missing may have ways that nobody sees; anything else that could not be read
+// stands in the ways, and a way that is shut all the same is shut.
+func (x *Explanation) conclude(q Question, whole []bool, missing string) {
 	best := -1
 	for i := range x.Ways {
 		if best < 0 || accessRank(x.Ways[i].Access) > accessRank(x.Ways[best].Access) {
@@ -123,9 +124,9 @@ func (x *Explanation) conclude(q Question, whole []bool) {
 	case best >= 0 && x.Ways[best].Access == "unknown":
 		x.Access = "unknown"
 		x.Summary = fmt.Sprintf("whether %s gets to %s is not known: %s", from, to, x.Ways[best].Why)
-	case len(x.Problems) > 0:
+	case missing != "":
 		x.Access = "unknown"
-		x.Summary = fmt.Sprintf("whether %s gets to %s is not known: %s", from, to, x.Problems[0])
+		x.Summary = fmt.Sprintf("whether %s gets to %s is not known: %s", from, to, missing)
 	case best >= 0:
 		x.Access = "deny"
 		x.Summary = fmt.Sprintf("%s does not get to %s: %s", from, to, x.Ways[best].Why)
@@ -133,7 +134,14 @@ func (x *Explanation) conclude(q Question, whole []bool) {
 		x.Access = "deny"
 		x.Summary = fmt.Sprintf("%s does not get to %s: no way leads from there to the machine", from, to)
 		if !q.From.VirtualNetwork {
-			x.Summary = fmt.Sprintf("%s does not get to %s: it has no public address, and no load balancer or firewall leads to that port", from, to)
+			family := ""
+			if a := q.From.Addr; a.IsValid() {
+				family = " for IPv4"
+				if a.Is6() {
+					family = " for IPv6"
+				}
+			}
+			x.Summary = fmt.Sprintf("%s does not get to %s: it has no public address%s, and no load balancer or firewall leads to that port", from, to, family)
 		}
 	}
 	x.Summary = strings.ToUpper(x.Summary[:1]) + x.Summary[1:] + "."

@@ -197,3 +197,25 @@ func TestParseFrom(t *testing.T) {
 		}
 	}
 }
+
+// A way that is shut whatever could not be read of it is shut, as the verdict says; a part of the machine that is missing keeps it open.
+func TestExplainUnreadBehindShut(t *testing.T) {
+	for name, c := range map[string]struct {
+		rules []string
+		gone  bool
+		want  string
+	}{"shut": {nil, false, "deny"}, "open": {[]string{"allow-ssh 300 Allow Tcp * * 22"}, false, "unknown"}, "an interface is missing": {nil, true, "unknown"}} {
+		w := newWorld()
+		m := w.vm("web", 4, w.nsg("web-nsg", c.rules...), "")
+		w.config("web")["publicIPAddress"] = obj{"id": root + "Microsoft.Network/publicIPAddresses/gone"}
+		if c.gone {
+			nics := props(m)["networkProfile"].(obj)
+			nics["networkInterfaces"] = []obj{nics["networkInterfaces"].([]obj)[0], {"id": root + "Microsoft.Network/networkInterfaces/gone"}}
+		}
+		e := w.estate(t)
+		x := scan.Explain(e, machine(t, e, "web"), scan.Question{Protocol: netsec.TCP, Port: 22, From: from(t, "8.8.8.8")})
+		if x.Access != c.want || len(x.Problems) == 0 {
+			t.Errorf("%s: %s, want %s: %s %q", name, x.Access, c.want, x.Summary, x.Problems)
+		}
+	}
+}
