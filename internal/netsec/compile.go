@@ -64,7 +64,7 @@ type crule struct {
 	dportsDim      bool // a destination port range was not understood
 	sportsDim      bool
 	dports, sports []PortRange
-	src, dst       side
+	src, dst       *side // perhaps those of other rules too, where they have no atoms
 	prio           int
 	ref            *RuleRef
 	why            string
@@ -249,7 +249,7 @@ func finish(rs []crule, end outcome) ruleList {
 	bits := map[string]uint64{}
 	visit := func(f func(a *atom)) {
 		for i := range rs {
-			for _, s := range []*side{&rs[i].src, &rs[i].dst} {
+			for _, s := range []*side{rs[i].src, rs[i].dst} {
 				for j := range s.atoms {
 					f(&s.atoms[j])
 				}
@@ -304,25 +304,24 @@ func (p *place) compileRule(r *Rule, ref *RuleRef) crule {
 
 // sideOf compiles a side, and says how much of the Internet it takes in; once for all rules of the place that say the same, where it is
 // certain.
-func (p *place) sideOf(texts, asgs []string, what string, far bool) (side, *width, []string) {
-	if len(asgs) > 0 || p.sides == nil {
-		s, faults := p.compileSide(texts, asgs, what, far)
-		return s, p.widthOf(texts, &s), faults
+func (p *place) sideOf(texts, asgs []string, what string, far bool) (*side, *width, []string) {
+	share := len(asgs) == 0 && p.sides != nil
+	if share {
+		p.key = append(p.key[:0], "near"...)
+		if far {
+			p.key = append(p.key[:0], "far"...)
+		}
+		p.key = joined(p.key, texts)
+		if x := p.sides[string(p.key)]; x != nil {
+			return &x.side, x.width, nil
+		}
 	}
-	p.key = append(p.key[:0], "near"...)
-	if far {
-		p.key = append(p.key[:0], "far"...)
+	s, faults := p.compileSide(texts, asgs, what, far)
+	x := &sharedSide{s, p.widthOf(texts, &s)}
+	if share && len(s.atoms) == 0 && len(faults) == 0 {
+		p.sides[string(p.key)] = x
 	}
-	p.key = joined(p.key, texts)
-	if x := p.sides[string(p.key)]; x != nil {
-		return x.side, x.width, nil
-	}
-	s, faults := p.compileSide(texts, nil, what, far)
-	w := p.widthOf(texts, &s)
-	if len(s.atoms) == 0 && len(faults) == 0 {
-		p.sides[string(p.key)] = &sharedSide{s, w}
-	}
-	return s, w, faults
+	return &x.side, x.width, faults
 }
 
 // joined appends texts to a key, so that no two lists have the same.
@@ -378,7 +377,7 @@ func (c *crule) compilePorts(p *place, protocol string, sports, dports []string)
 
 // uncertainty is the text of Decision.Why for the rule, made beforehand so that judging allocates nothing.
 func uncertainty(c *crule, faults []string) string {
-	for _, s := range []*side{&c.src, &c.dst} {
+	for _, s := range []*side{c.src, c.dst} {
 		for _, a := range s.atoms {
 			if a.tag {
 				faults = append(faults, "the addresses of the service tag "+a.name+" are not known")

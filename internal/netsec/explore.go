@@ -42,7 +42,7 @@ func (e *explorer) layer(i int) {
 			continue
 		}
 		certain = certain && !r.opaque && (r.dst.every || r.dst.yes.contains(&q.dst))
-		if r.src.every || r.src.yes.contains(&q.src) || e.holds(i, &r.src) {
+		if r.src.every || r.src.yes.contains(&q.src) || e.holds(i, r.src) {
 			e.then(i, r.out)
 			if certain && !r.tied {
 				e.assumed[i], e.gone[i] = nil, 0

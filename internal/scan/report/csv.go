@@ -24,7 +24,7 @@ var csvColumns = []string{"kind", "id", "status", "severity", "counts", "rule", 
 func writeCSV(w *out, r *scan.Report, o Options) error {
 	row(w, csvColumns)
 	at := r.At.UTC().Format(time.RFC3339)
-	for i := range r.Findings {
+	err := parts(w, len(r.Findings), func(w *out, i int) error {
 		f := o.full(&r.Findings[i])
 		var ports, deciders, from, controls []string
 		for _, p := range f.Evidence.Ports {
@@ -58,6 +58,10 @@ func writeCSV(w *out, r *scan.Report, o Options) error {
 			f.Subscription, f.Group, f.Location, f.Resource, string(f.Exposure), f.Reason, strings.Join(ports, "; "), strings.Join(deciders, "; "),
 			strings.Join(from, "; "), strings.Join(sortedTags(f.Tags), "; "), strings.Join(controls, "; "), remediation, fix, by, why, until,
 			strconv.FormatBool(f.Known), at})
+		return w.err()
+	})
+	if err != nil {
+		return err
 	}
 	for _, g := range gaps(r) {
 		cells := make([]string, len(csvColumns))

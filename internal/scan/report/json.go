@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"sync"
 
 	"github.com/curfew-jit/curfew/internal/scan"
 )
@@ -13,32 +14,108 @@ func encode(v any, prefix, indent string) ([]byte, error) {
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)
 	e.SetEscapeHTML(false)
-	if prefix+indent != "" {
-		e.SetIndent(prefix, indent)
-	}
 	if err := e.Encode(v); err != nil {
 		return nil, err
 	}
-	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
+	text := bytes.TrimSuffix(b.Bytes(), []byte("\n"))
+	if prefix+indent == "" {
+		return text, nil
+	}
+	return indented(nil, text, prefix, indent), nil
 }
 
-// each writes the findings as the elements of a JSON list, one at a time: n of them, each as at(i) gives it.
+// coder encodes one value after another, in room that it keeps.
+type coder struct {
+	compact bytes.Buffer
+	wide    []byte
+	enc     *json.Encoder
+}
+
+var coders = sync.Pool{New: func() any {
+	c := &coder{}
+	c.enc = json.NewEncoder(&c.compact)
+	c.enc.SetEscapeHTML(false)
+	return c
+}}
+
+// encodeTo writes what encode returns.
+func encodeTo(w *out, v any, prefix, indent string) error {
+	c := coders.Get().(*coder)
+	defer coders.Put(c)
+	c.compact.Reset()
+	if err := c.enc.Encode(v); err != nil {
+		return err
+	}
+	text := bytes.TrimSuffix(c.compact.Bytes(), []byte("\n"))
+	if prefix+indent != "" {
+		c.wide = indented(c.wide[:0], text, prefix, indent)
+		text = c.wide
+	}
+	_, err := w.Write(text)
+	return err
+}
+
+// indented appends what json.Indent makes of JSON that has no blanks outside its strings, as an encoder writes it. That nothing need be
+// checked makes it some times as fast.
+func indented(dst, text []byte, prefix, indent string) []byte {
+	depth := 0
+	line := func() {
+		dst = append(append(dst, '\n'), prefix...)
+		for range depth {
+			dst = append(dst, indent...)
+		}
+	}
+	for i := 0; i < len(text); i++ {
+		switch c := text[i]; c {
+		case '"':
+			end := i + 1
+			for text[end] != '"' {
+				if text[end] == '\\' {
+					end++
+				}
+				end++
+			}
+			dst = append(dst, text[i:end+1]...)
+			i = end
+		case '{', '[':
+			dst = append(dst, c)
+			if next := text[i+1]; next == '}' || next == ']' {
+				dst = append(dst, next)
+				i++
+				continue
+			}
+			depth++
+			line()
+		case '}', ']':
+			depth--
+			line()
+			dst = append(dst, c)
+		case ',':
+			dst = append(dst, c)
+			line()
+		case ':':
+			dst = append(dst, c, ' ')
+		default:
+			dst = append(dst, c)
+		}
+	}
+	return dst
+}
+
+// each writes the findings as the elements of a JSON list: n of them, each as at(i) gives it.
 func each(w *out, n int, prefix, indent string, at func(int) any) error {
 	w.put("[")
-	for i := range n {
+	err := parts(w, n, func(w *out, i int) error {
 		if i > 0 {
 			w.put(",")
 		}
 		if indent != "" {
 			w.put("\n", prefix)
 		}
-		b, err := encode(at(i), prefix, indent)
-		if err != nil {
-			return err
-		}
-		if _, err := w.Write(b); err != nil {
-			return err
-		}
+		return encodeTo(w, at(i), prefix, indent)
+	})
+	if err != nil {
+		return err
 	}
 	if n > 0 && indent != "" {
 		w.put("\n", prefix[len(indent):])

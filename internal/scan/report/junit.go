@@ -44,8 +44,13 @@ func writeJUnit(w *out, r *scan.Report, o Options) error {
 			property(w, "      ", p[0], p[1])
 		}
 		w.put("    </properties>\n")
-		for _, i := range suites[id] {
-			junitCase(w, o.full(&r.Findings[i]))
+		suite := suites[id]
+		err := parts(w, len(suite), func(w *out, i int) error {
+			junitCase(w, o.full(&r.Findings[suite[i]]))
+			return w.err()
+		})
+		if err != nil {
+			return err
 		}
 		w.put("  </testsuite>\n")
 	}

@@ -195,24 +195,22 @@ func ocsfState(f *scan.Finding) (int, string) {
 }
 
 func writeOCSF(w *out, r *scan.Report, o Options) error {
-	write := func(e ocsfEvent) error {
-		b, err := encode(e, "", "")
-		if err != nil {
+	write := func(w *out, e ocsfEvent) error {
+		if err := encodeTo(w, e, "", ""); err != nil {
 			return err
 		}
-		w.put(string(b), "\n")
+		w.put("\n")
 		return w.err()
 	}
-	for i := range r.Findings {
-		if err := write(ocsfOf(r, o.full(&r.Findings[i]), o)); err != nil {
-			return err
-		}
+	err := parts(w, len(r.Findings), func(w *out, i int) error { return write(w, ocsfOf(r, o.full(&r.Findings[i]), o)) })
+	if err != nil {
+		return err
 	}
 	if complete(r) {
 		return w.err()
 	}
 	for _, g := range gaps(r) {
-		if err := write(ocsfGap(r, g, o)); err != nil {
+		if err := write(w, ocsfGap(r, g, o)); err != nil {
 			return err
 		}
 	}

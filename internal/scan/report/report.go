@@ -82,7 +82,8 @@ type Options struct {
 	Limit int
 
 	// Fill completes a finding just before it is written, in a copy that is dropped afterwards: what is long and the same for all of a
-	// kind, remediation above all, need not be held for each of many findings. Nil: findings are complete.
+	// kind, remediation above all, need not be held for each of many findings. It is called from several goroutines, and by those formats
+	// alone that show what it fills in: not by Table. Nil: findings are complete.
 	Fill func(*scan.Finding)
 }
 
