@@ -120,6 +120,7 @@ func (f *Fixer) Apply(ctx context.Context, p Plan, progress func(StepOutcome)) (
 			}
 		}
 	}
+	defer f.rec.release()
 	var mu sync.Mutex
 	run := func(i int) {
 		s := &p.Steps[i]

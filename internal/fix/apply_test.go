@@ -482,3 +482,38 @@ func prefixes(ss ...string) (out []netip.Prefix) {
 	}
 	return out
 }
+
+// Two runs do not use one undo file at once: the second is refused before it sends anything (P3, P8).
+func TestUndoFileOfAnotherRun(t *testing.T) {
+	e := shop()
+	var groups []string
+	for i := range 2 {
+		groups = append(groups, e.NSG(fmt.Sprintf("nsg%d", i), estates.Allow("ssh", 300, "22", "*")))
+		e.VM(fmt.Sprintf("vm%d", i), estates.VM{Subnet: subnet(e, "web"), PrivateIP: fmt.Sprintf("10.0.1.%d", 10+i), PublicIP: fmt.Sprintf("198.51.100.%d", 10+i), NSG: groups[i]})
+	}
+	w := newWorld(t, e.JSON())
+	fs := w.scan(scan.VMPortExposed)
+	f := w.fixer()
+	p, err := f.Plan(t.Context(), fs[:1], fix.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	busy := "another run of curfew fix is using the undo file"
+	if _, err := f.Apply(t.Context(), p, func(fix.StepOutcome) { // while the first run goes on
+		p, out := w.fix(fs[1:], fix.Options{})
+		if len(out.Open) != 1 || !strings.Contains(out.Open[0].Why, busy) || out.Open[0].Next == "" || w.rules(groups[1]) != "300 ssh" {
+			t.Errorf("%s\n%s", show(p), show(out))
+		}
+		if _, err := w.fixer().Undo(t.Context(), false); err == nil || !strings.Contains(err.Error(), busy) {
+			t.Errorf("undo: %v", err)
+		}
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if _, out := w.fix(fs[1:], fix.Options{}); !out.Complete() {
+		t.Errorf("afterwards: %s", show(out))
+	}
+	if u, err := w.fixer().Undo(t.Context(), false); err != nil || len(u.Done) != 2 {
+		t.Errorf("undo: %v, %s", err, show(u))
+	}
+}

@@ -65,6 +65,35 @@ type record struct {
 	mu   sync.Mutex
 	open bool
 	n    int
+	held *os.File // locked for this run, until release
+}
+
+// hold takes the undo file for this run alone.
+func (r *record) hold(flags int) error {
+	if r.held != nil {
+		return nil
+	}
+	f, err := os.OpenFile(r.path, os.O_WRONLY|os.O_APPEND|flags, 0o600)
+	if err != nil {
+		return err
+	}
+	if err := lockFile(f); err != nil {
+		e := access.Errorf(access.CodeConflict, "another run of curfew fix is using the undo file %s", r.path).WithHint("wait until it is done, or name another file")
+		e.Field = "undo"
+		return errors.Join(e, f.Close())
+	}
+	r.held, r.open = f, false
+	return nil
+}
+
+// release gives the file back. The next entry takes it again.
+func (r *record) release() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.held != nil {
+		_ = r.held.Close() // each entry was synced
+		r.held = nil
+	}
 }
 
 func recordError(path string, err error) error {
@@ -82,6 +111,10 @@ func (r *record) keep(es ...entry) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if err := r.keepLocked(es); err != nil {
+		var busy *access.Error
+		if errors.As(err, &busy) {
+			return busy
+		}
 		return recordError(r.path, err)
 	}
 	return nil
@@ -89,8 +122,14 @@ func (r *record) keep(es ...entry) error {
 
 func (r *record) keepLocked(es []entry) (err error) {
 	var b bytes.Buffer
+	if err := r.hold(os.O_CREATE); err != nil {
+		return err
+	}
 	if !r.open {
 		old, torn, err := readRecord(r.path)
+		if st, serr := r.held.Stat(); serr == nil && st.Size() == 0 {
+			err = fs.ErrNotExist // it was made just now
+		}
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
 			b.Write(line(header{recordNote, recordVersion}))
@@ -112,15 +151,10 @@ func (r *record) keepLocked(es []entry) (err error) {
 		es[i].At, es[i].By = r.now().UTC().Truncate(time.Second), r.by
 		b.Write(line(es[i]))
 	}
-	f, err := os.OpenFile(r.path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
-	if err != nil {
+	if _, err := r.held.Write(b.Bytes()); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, f.Close()) }()
-	if _, err := f.Write(b.Bytes()); err != nil {
-		return err
-	}
-	if err := f.Sync(); err != nil {
+	if err := r.held.Sync(); err != nil {
 		return err
 	}
 	if !r.open {

@@ -3,6 +3,7 @@ package fix
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"reflect"
 	"slices"
@@ -49,6 +50,19 @@ func (f *Fixer) Undo(ctx context.Context, dryRun bool) (UndoOutcome, error) {
 	all, _, err := readRecord(f.c.Undo)
 	if err != nil {
 		return out, invalid("undo-from", "%s cannot be used as an undo file: %v", "name the file that curfew fix wrote", f.c.Undo, err)
+	}
+	if !dryRun { // what another run is writing, or giving back, at this moment is not given back
+		if err := f.rec.hold(0); err != nil {
+			var busy *access.Error
+			if errors.As(err, &busy) {
+				return out, busy
+			}
+			return out, recordError(f.c.Undo, err)
+		}
+		defer f.rec.release()
+		if all, _, err = readRecord(f.c.Undo); err != nil {
+			return out, recordError(f.c.Undo, err)
+		}
 	}
 	over := map[int]bool{}
 	for _, e := range all {
