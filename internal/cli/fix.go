@@ -305,7 +305,7 @@ func (c *cli) runFix(cmd *cobra.Command, args []string, o *fixFlags) error {
 		}
 		return openError(done)
 	}
-	if err := c.confirm(fmt.Sprintf("write this, %d steps, with what it changes kept in %s?", len(plan.Steps), src.Undo)); err != nil {
+	if err := c.confirm(fmt.Sprintf("write this, %s, with what it changes kept in %s?", several(len(plan.Steps), "step"), src.Undo)); err != nil {
 		return err
 	}
 	done, err := f.Apply(ctx, func(s FixStepOutcome) { c.say("%s: %s", s.Title, stepWords(s)) })
@@ -341,7 +341,7 @@ func openError(o FixOutcome) error {
 	if !o.Judged {
 		return access.Errorf(access.CodeUnavailable, "what became of it could not be judged: %s", o.Unread).WithHint("look with curfew scan, and run fix again: it goes on with what is left")
 	}
-	return access.Errorf(access.CodeConflict, "%d findings are still open", len(o.Open)).WithHint("the reasons stand above, each with the next step")
+	return access.Errorf(access.CodeConflict, "still open: %s", several(len(o.Open), "finding")).WithHint("the reasons stand above, each with the next step")
 }
 
 func stepWords(s FixStepOutcome) string {
@@ -381,7 +381,7 @@ func fixPlanText(p FixPlan, findings []scan.Finding) string {
 		part("note", s.Notes)
 	}
 	if len(p.Passes) > 0 {
-		fmt.Fprintf(&b, "%d findings hold no more.\n", len(p.Passes))
+		fmt.Fprintf(&b, "%s: hold no more.\n", several(len(p.Passes), "finding"))
 	}
 	leftText(&b, "Left as it is", p.Left, findings)
 	for _, n := range p.Notes {
@@ -413,16 +413,19 @@ func leftText(b *strings.Builder, head string, left []FixLeft, findings []scan.F
 
 func fixedText(o FixOutcome, findings []scan.Finding) string {
 	var b strings.Builder
-	writes := "writes"
-	if o.Writes == 1 {
-		writes = "write"
-	}
-	fmt.Fprintf(&b, "%d of %d findings are put right, with %d %s.\n", len(o.Fixed), len(findings), o.Writes, writes)
+	fmt.Fprintf(&b, "%d of %s put right, with %s.\n", len(o.Fixed), several(len(findings), "finding"), several(o.Writes, "write"))
 	leftText(&b, "Still open", o.Open, findings)
 	if o.Undo != "" {
 		fmt.Fprintf(&b, "To give back what was changed: curfew fix --undo-from %s\n", safe(o.Undo))
 	}
 	return b.String()
+}
+
+func several(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
 }
 
 // undo gives back what an undo file tells of.
@@ -444,7 +447,7 @@ func (c *cli) undo(ctx context.Context, src FixSource, o *fixFlags) error {
 	if len(would.Done) == 0 {
 		return c.show(would, func() string { return "" })
 	}
-	if err := c.confirm(fmt.Sprintf("give back %d changes?", len(would.Done))); err != nil {
+	if err := c.confirm(fmt.Sprintf("give back %s?", several(len(would.Done), "change"))); err != nil {
 		return err
 	}
 	done, err := f.Undo(ctx, false)
@@ -455,7 +458,7 @@ func (c *cli) undo(ctx context.Context, src FixSource, o *fixFlags) error {
 		return err
 	}
 	if n := len(done.Failed); n > 0 {
-		return access.Errorf(access.CodeUnavailable, "%d changes could not be given back", n).WithHint("run the same command again: what was given back is noted in the file")
+		return access.Errorf(access.CodeUnavailable, "not given back: %s", several(n, "change")).WithHint("run the same command again: what was given back is noted in the file")
 	}
 	return nil
 }

@@ -339,7 +339,7 @@ func (o *scanFlags) targets() ([]target, error) {
 	var out []target
 	for _, r := range o.reports {
 		format, file, ok := strings.Cut(r, "=")
-		if !ok || file == "" || !slices.Contains(report.Formats, report.Format(format)) {
+		if !ok || file == "" || file == "-" || !slices.Contains(report.Formats, report.Format(format)) {
 			return nil, badInput("report", "--report is %q, and is FORMAT=FILE", r).WithHint("for example --report html=scan.html; formats: %s", join(report.Formats))
 		}
 		out = append(out, target{report.Format(format), file})
