@@ -233,6 +233,11 @@ func (b *Broker) planChange(ctx context.Context, c access.Caller, in ProtectInpu
 			}
 		}
 	}
+	if !in.Off {
+		if err := b.judgeNeighbours(ctx, &ch, wanted, envs, results); err != nil {
+			return ch, err
+		}
+	}
 	// The digest binds a confirmation to what was shown: machines, changes and what stays reachable, not when it was computed.
 	raw, err := json.Marshal(struct {
 		Off bool
@@ -246,6 +251,57 @@ func (b *Broker) planChange(ctx context.Context, c access.Caller, in ProtectInpu
 	sum := sha256.Sum256(raw)
 	ch.plan.Digest = hex.EncodeToString(sum[:8])
 	return ch, nil
+}
+
+// judgeNeighbours refuses what would take its exemptions from a machine that is protected already and is not asked about: a group is
+// laid out as a whole, and a rule that let the exempt in may have to make room.
+func (b *Broker) judgeNeighbours(ctx context.Context, ch *change, wanted map[string]access.Protection, groups map[string]*inventory.Snapshot, results map[string]enforce.Result) error {
+	var others []access.Protection
+	changed := func(p access.Protection) bool {
+		return slices.ContainsFunc(p.Places, func(pl access.Place) bool {
+			r, ok := results[key(pl.ID)]
+			return ok && r.Snapshot != nil && len(r.Changes) > 0
+		})
+	}
+	for _, p := range b.index.protections() {
+		if _, asked := wanted[key(p.VM.ID)]; !asked && p.Shields() && len(p.Exemptions) > 0 && changed(p) {
+			others = append(others, p)
+		}
+	}
+	if len(others) == 0 {
+		return nil
+	}
+	now, err := b.cfg.Inventory.Snapshot(ctx)
+	if err != nil {
+		return err
+	}
+	after := now
+	for k, r := range results {
+		fresh, ok := groups[k]
+		if !ok || r.Snapshot == nil {
+			continue
+		}
+		if n, ok := fresh.NSG(r.Place); ok { // as it was read just now
+			now = now.With(n)
+			after = r.Snapshot(after)
+		}
+	}
+	for _, p := range others {
+		m, err := now.Find(p.VM.ID)
+		if err != nil {
+			continue // nobody reaches what is gone
+		}
+		why, hint := exemptLoses(now.Netsec(m), after.Netsec(m), &VMPlan{Ports: p.Ports, Exemptions: p.Exemptions})
+		if why == "" {
+			continue
+		}
+		for i := range ch.plan.VMs {
+			if vp := &ch.plan.VMs[i]; vp.Error == "" {
+				vp.Error, vp.Hint = fmt.Sprintf("it would take from %s, which is protected already: %s", p.VM.Name, why), hint
+			}
+		}
+	}
+	return nil
 }
 
 // judge says what the planned rules would mean for one machine: who reaches it now, who would still, and who would not (P4).

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -30,6 +31,12 @@ func (s *scripted) set(fs ...scan.Finding) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.find = fs
+}
+
+func (s *scripted) count() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.runs
 }
 
 func (s *scripted) Scan(ctx context.Context) (scan.Report, error) {
@@ -134,8 +141,8 @@ func TestScanIsShared(t *testing.T) {
 				t.Errorf("not one scan: %v", heads)
 			}
 		}
-		if sc.runs != 1 {
-			t.Errorf("%d scans ran, want 1", sc.runs)
+		if sc.count() != 1 {
+			t.Errorf("%d scans ran, want 1", sc.count())
 		}
 	})
 }
@@ -149,7 +156,9 @@ func TestScanThatFails(t *testing.T) {
 		if _, err := s.Broker.RunScan(t.Context(), bt.Admin); access.CodeOf(err) != access.CodeAzureUnavailable {
 			t.Errorf("got %v", err)
 		}
+		sc.mu.Lock()
 		sc.err, sc.panic = nil, true
+		sc.mu.Unlock()
 		if _, err := s.Broker.RunScan(t.Context(), bt.Admin); access.CodeOf(err) != access.CodeInternal {
 			t.Errorf("got %v", err)
 		}
@@ -159,7 +168,9 @@ func TestScanThatFails(t *testing.T) {
 		if _, err := s.Broker.Scan(t.Context(), bt.Admin, broker.Latest); access.CodeOf(err) != access.CodeNotFound {
 			t.Errorf("the latest of none: %v", err)
 		}
+		sc.mu.Lock()
 		sc.panic = false
+		sc.mu.Unlock()
 		if _, err := s.Broker.RunScan(t.Context(), bt.Admin); err != nil {
 			t.Error(err)
 		}
@@ -171,21 +182,30 @@ func TestScanOnSchedule(t *testing.T) {
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
 		sc := &scripted{err: errors.New("away")}
-		var told []string
-		s := bt.New(t, bt.Options{Scanner: sc, NoStart: true, Dir: dir, OnScan: func(r broker.ScanRecord) { told = append(told, r.ID) }})
+		var mu sync.Mutex
+		var ids []string
+		tell := func(r broker.ScanRecord) {
+			mu.Lock()
+			defer mu.Unlock()
+			ids = append(ids, r.ID)
+		}
+		s := bt.New(t, bt.Options{Scanner: sc, NoStart: true, Dir: dir, OnScan: tell})
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
 		go func() { defer close(done); s.Broker.ScanOnSchedule(ctx, time.Hour) }()
 		time.Sleep(7 * time.Minute) // at 0 and after 6 minutes
-		if sc.runs != 2 {
-			t.Errorf("after a failure: %d scans, want 2", sc.runs)
+		if sc.count() != 2 {
+			t.Errorf("after a failure: %d scans, want 2", sc.count())
 		}
 		sc.mu.Lock()
 		sc.err = nil
 		sc.mu.Unlock()
 		time.Sleep(3*time.Hour + 10*time.Minute)
-		if sc.runs != 6 || len(told) != 4 {
-			t.Errorf("%d scans, %d told, want 6 and 4", sc.runs, len(told))
+		mu.Lock()
+		told := slices.Clone(ids)
+		mu.Unlock()
+		if sc.count() != 6 || len(told) != 4 {
+			t.Errorf("%d scans, %d told, want 6 and 4", sc.count(), len(told))
 		}
 		cancel()
 		<-done
@@ -193,18 +213,21 @@ func TestScanOnSchedule(t *testing.T) {
 		time.Sleep(20 * time.Minute)
 
 		again := &scripted{}
-		s = bt.New(t, bt.Options{Sim: s.Sim, Scanner: again, NoStart: true, Dir: dir, OnScan: func(r broker.ScanRecord) { told = append(told, r.ID) }})
+		s = bt.New(t, bt.Options{Sim: s.Sim, Scanner: again, NoStart: true, Dir: dir, OnScan: tell})
 		defer s.Stop()
 		ctx, cancel = context.WithCancel(t.Context())
 		done = make(chan struct{})
 		go func() { defer close(done); s.Broker.ScanOnSchedule(ctx, time.Hour) }()
 		time.Sleep(time.Minute)
-		if again.runs != 0 || len(told) != 5 || told[4] != told[3] {
-			t.Errorf("after a restart: %d scans, told %v", again.runs, told)
+		mu.Lock()
+		told = slices.Clone(ids)
+		mu.Unlock()
+		if again.count() != 0 || len(told) != 5 || told[4] != told[3] {
+			t.Errorf("after a restart: %d scans, told %v", again.count(), told)
 		}
 		time.Sleep(time.Hour)
-		if again.runs != 1 {
-			t.Errorf("after a restart and an hour: %d scans, want 1", again.runs)
+		if again.count() != 1 {
+			t.Errorf("after a restart and an hour: %d scans, want 1", again.count())
 		}
 		cancel()
 		<-done

@@ -343,6 +343,9 @@ func (f *Fixer) applyProtection(ctx context.Context, s *Step, out *StepOutcome) 
 	if err != nil {
 		return err
 	}
+	if err := refusedBy(plan); err != nil { // what steps before this one wrote may be in its way: nothing is sent, and nothing is to be undone
+		return err
+	}
 	if len(plan.Changes) == 0 {
 		return nil
 	}
@@ -367,12 +370,17 @@ func (f *Fixer) applyProtection(ctx context.Context, s *Step, out *StepOutcome) 
 	if err != nil {
 		return err
 	}
-	for _, v := range done.VMs {
+	return refusedBy(done)
+}
+
+// refusedBy is what protect refuses of a plan.
+func refusedBy(plan api.ProtectPlan) error {
+	for _, v := range plan.VMs {
 		if v.Error != "" {
 			return access.Errorf(access.CodeConflict, "%s: %s", v.VM.Name, v.Error).WithHint("%s", v.Hint)
 		}
 	}
-	for _, p := range done.Problems {
+	for _, p := range plan.Problems {
 		return access.Errorf(access.CodeConflict, "%s", p.Message).WithHint("%s", p.Hint)
 	}
 	return nil

@@ -117,7 +117,11 @@ func inside(e *estate.Estate) map[string]*netipx.IPSet {
 // lost, no rule of others changed but by consent; a second run writes nothing, and the undo file gives the estate back (P3, P4, P8).
 func TestRandomEstates(t *testing.T) {
 	fixed, open, narrowed := map[scan.RuleID]int{}, map[scan.RuleID]int{}, 0
+	seeds := []uint64{351} // protecting one machine took another's exemption there
 	for seed := range uint64(testkit.Count(6, 400)) {
+		seeds = append(seeds, seed)
+	}
+	for _, seed := range seeds {
 		r := rand.New(rand.NewPCG(seed, 7))
 		w := newWorld(t, randomEstate(r, time.Now().UTC()))
 		read := func() *estate.Estate {
