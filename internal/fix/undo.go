@@ -76,6 +76,9 @@ func (f *Fixer) Undo(ctx context.Context, dryRun bool) (UndoOutcome, error) {
 			continue
 		}
 		key := string(e.Kind) + " " + azure.Key(e.Resource)
+		if e.Kind == kindProtect {
+			key = e.Kind // all at once: one write for each group
+		}
 		if by[key] == nil {
 			order = append(order, key)
 		}
@@ -406,12 +409,31 @@ func (u *undoing) protect(ctx context.Context, es []entry) error {
 	if u.f.c.Protect == nil {
 		return access.Errorf(access.CodeInvalid, "protection is ended by unprotect, which this run cannot use").WithHint("curfew unprotect %s", es[0].Resource)
 	}
-	in := api.ProtectInput{VMs: []string{es[0].Resource}, Off: true}
+	in := api.ProtectInput{Off: true}
+	by := map[string][]entry{}
+	for _, e := range es {
+		if by[azure.Key(e.Resource)] == nil {
+			in.VMs = append(in.VMs, e.Resource)
+		}
+		by[azure.Key(e.Resource)] = append(by[azure.Key(e.Resource)], e)
+	}
+	var plan api.ProtectPlan
 	var err error
 	if u.dry {
-		_, err = u.f.c.Protect.PlanProtection(ctx, in)
+		plan, err = u.f.c.Protect.PlanProtection(ctx, in)
 	} else {
-		_, err = u.f.c.Protect.Protect(ctx, in)
+		plan, err = u.f.c.Protect.Protect(ctx, in)
+	}
+	if err != nil && len(in.VMs) > 1 { // one refuses all: each by itself then
+		for _, vm := range in.VMs {
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			if err := u.protect(ctx, by[azure.Key(vm)]); err != nil {
+				u.fail(by[azure.Key(vm)][0], err)
+			}
+		}
+		return nil
 	}
 	switch access.CodeOf(err) {
 	case access.CodeNotFound, access.CodeNotProtected:
@@ -421,7 +443,11 @@ func (u *undoing) protect(ctx context.Context, es []entry) error {
 	if err != nil {
 		return err
 	}
-	u.out.Writes++
-	u.out.Done = append(u.out.Done, Undone{Resource: es[0].Resource, What: "just-in-time access is switched off"})
+	if !u.dry {
+		u.out.Writes += len(placesOf(plan))
+	}
+	for _, vm := range in.VMs {
+		u.out.Done = append(u.out.Done, Undone{Resource: vm, What: "just-in-time access is switched off"})
+	}
 	return u.note(es)
 }
