@@ -80,7 +80,8 @@ func ParseCheckpoint(text []byte) (Checkpoint, error) {
 		return Checkpoint{}, fmt.Errorf("not a checkpoint: size %q is not a number", lines[1])
 	}
 	root, err := base64.StdEncoding.Strict().DecodeString(lines[2])
-	if err != nil || len(root) != tlog.HashSize {
+	// The decoder passes over line ends of either kind; a checkpoint has one spelling.
+	if err != nil || len(root) != tlog.HashSize || strings.ContainsRune(lines[2], '\r') {
 		return Checkpoint{}, fmt.Errorf("not a checkpoint: root %q is not the base64 of %d bytes", lines[2], tlog.HashSize)
 	}
 	return Checkpoint{Origin: lines[0], Size: size, Root: tlog.Hash(root)}, nil

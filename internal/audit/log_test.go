@@ -188,7 +188,7 @@ func TestCheckpointText(t *testing.T) {
 		t.Errorf("with more lines: %v, %v", back, err)
 	}
 	for _, bad := range []string{"", "a\n", "a\n1\n", "\n1\n" + lines[2] + "\n", "a\n01\n" + lines[2] + "\n", "a\n-1\n" + lines[2] + "\n", "a\n+1\n" + lines[2] + "\n",
-		"a\n1\nAAAA\n", "a\n1\n" + lines[2], "a\n1\n" + lines[2][:43] + "\n", "a\nx\n" + lines[2] + "\n", "a\n99999999999999999999\n" + lines[2] + "\n"} {
+		"a\n1\nAAAA\n", "a\n1\n" + lines[2][:4] + "\r" + lines[2][4:] + "\n", "a\n1\n" + lines[2], "a\n1\n" + lines[2][:43] + "\n", "a\nx\n" + lines[2] + "\n", "a\n99999999999999999999\n" + lines[2] + "\n"} {
 		if c, err := audit.ParseCheckpoint([]byte(bad)); err == nil {
 			t.Errorf("%q was read as %v", bad, c)
 		}
