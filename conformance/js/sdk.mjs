@@ -72,10 +72,11 @@ const steps = {
   },
   async "just-in-time access is configured and asked for"() {
     await security.pricings.update("VirtualMachines", { pricingTier: "Standard" });
+    const before = (await list(security.jitNetworkAccessPolicies.list())).length;
     const put = await security.jitNetworkAccessPolicies.createOrUpdate("shop-web", "westeurope", "default", { kind: "Basic", virtualMachines: [
       { id: vmId, ports: [{ number: 22, protocol: "*", allowedSourceAddressPrefix: "*", maxRequestAccessDuration: "PT3H" }] }] });
     assert.equal(put.virtualMachines.length, 1);
-    assert.equal((await list(security.jitNetworkAccessPolicies.list())).length, 1);
+    assert.equal((await list(security.jitNetworkAccessPolicies.list())).length, before + 1);
     const asked = await security.jitNetworkAccessPolicies.initiate("shop-web", "westeurope", "default", { justification: "INC-4711", virtualMachines: [
       { id: vmId, ports: [{ number: 22, allowedSourceAddressPrefix: "203.0.113.9", endTimeUtc: new Date(Date.now() + 3600e3) }] }] });
     assert.equal(asked.virtualMachines[0].ports[0].status, "Initiated");
