@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -135,6 +136,12 @@ func (s *Session) note(format string, args ...any) {
 	defer s.mu.Unlock()
 	if n := fmt.Sprintf(format, args...); !slices.Contains(s.notes, n) {
 		s.notes = append(s.notes, n)
+	}
+}
+
+func (s *Session) noteAll(said []string) {
+	for _, n := range said {
+		s.note("%s", n)
 	}
 }
 
@@ -279,13 +286,7 @@ func (s *Session) Protect(ctx context.Context, in api.ProtectInput) (api.Protect
 	plan, err := s.broker.Protect(ctx, s.caller, s.convert().ProtectInput(in))
 	s.tell(&plan)
 	out := s.convert().ProtectPlan(plan)
-	for _, id := range slices.Sorted(func(yield func(string) bool) {
-		for k := range s.failed {
-			if !yield(k) {
-				return
-			}
-		}
-	}) {
+	for _, id := range slices.Sorted(maps.Keys(s.failed)) {
 		e := *azure.UserError(s.failed[id])
 		e.Message = lastPart(id) + " could not be written: " + e.Message
 		again := "then run the same command again: it goes on where this one stopped"
@@ -368,90 +369,6 @@ func addressesOf(p access.Protection, place string) []netip.Addr {
 	return out
 }
 
-// backend is the NSG back end, asked to leave everything that this run was not asked about.
-type backend struct {
-	*nsg.Backend
-	s *Session
-}
-
-// Sync implements enforce.Backend.
-func (b *backend) Sync(ctx context.Context, place string, sy enforce.Sync) (enforce.Result, error) {
-	inner := sy.Decide
-	sy.Decide = func(ctx context.Context, held enforce.Held) (enforce.Wanted, error) {
-		w, err := inner(ctx, held)
-		if err != nil {
-			return w, err
-		}
-		return b.s.decide(ctx, place, held, w)
-	}
-	res, err := b.Backend.Sync(ctx, place, sy)
-	if err != nil {
-		return res, azure.UserError(err)
-	}
-	return res, nil
-}
-
-// decide adds to what is wanted at a place what stands there and this run was not asked about.
-func (s *Session) decide(ctx context.Context, place string, held enforce.Held, w enforce.Wanted) (enforce.Wanted, error) {
-	n := s.az.seen(place)
-	if n.ID == "" {
-		return w, nil // the group is gone
-	}
-	known, mine := map[netip.Addr]bool{}, map[string][]netip.Addr{}
-	for _, p := range s.record.at(place) {
-		for _, a := range addressesOf(p, place) {
-			known[a] = true
-		}
-	}
-	for k, m := range s.named {
-		mine[k] = m.addrs
-		for _, a := range m.addrs {
-			known[a] = true
-		}
-	}
-	var foreign []string
-	for _, o := range openAt(s.cfg.Installation, n, s.cfg.Clock.Now(), mine) {
-		if !s.off || o.vms == nil {
-			foreign = append(foreign, o.String())
-			continue
-		}
-		s.note("live: %s lets a source in to %s; it is removed too", o, s.names(o.vms))
-	}
-	if len(foreign) > 0 {
-		return w, access.Errorf(access.CodeConflict, "a server writes rules as installation %s, and they are in use: %s", s.cfg.Installation, strings.Join(foreign, "; ")).
-			WithHint("ask that server, or choose another name with --installation")
-	}
-	others := map[string]int{}
-	for _, h := range held.Rules {
-		if h.Installation != s.cfg.Installation {
-			others[h.Installation]++
-		}
-	}
-	for name, count := range others {
-		s.note("%s also holds %d of the rules of installation %s: they are left alone, and what they shut stays shut", lastPart(place), count, name)
-	}
-	for _, r := range n.Rules {
-		if name, ok := strings.CutPrefix(r.Name, unrecorded); ok {
-			s.note("%s/%s goes on for a rule that was replaced; its original is in the undo file of that time, and without that file the rule cannot be put back", lastPart(place), name)
-		}
-	}
-	snap, err := s.inv.Snapshot(ctx)
-	if err != nil {
-		snap = nil
-	}
-	w.Shields = append(w.Shields, adopted(s.cfg.Installation, snap, n, known)...)
-	return w, nil
-}
-
-func (s *Session) names(keys []string) string {
-	var out []string
-	for _, k := range keys {
-		out = append(out, s.named[k].vm.Name)
-	}
-	slices.Sort(out)
-	return strings.Join(out, ", ")
-}
-
 // tell adds to a plan, and to the notes, what the broker does not know of.
 func (s *Session) tell(plan *broker.ProtectPlan) {
 	for i := range plan.VMs {
@@ -480,35 +397,6 @@ func (s *Session) seenPlaces() []azure.NSG {
 	var out []azure.NSG
 	for _, n := range s.az.last {
 		out = append(out, n)
-	}
-	return out
-}
-
-// SyncNow implements broker.Enforcer: it writes each place and waits for it.
-func (s *Session) SyncNow(ctx context.Context, places []string) map[string]error {
-	out := map[string]error{}
-	for _, id := range places {
-		if _, done := out[key(id)]; done {
-			continue
-		}
-		res, err := s.backend.Sync(ctx, id, enforce.Sync{
-			Decide: func(ctx context.Context, _ enforce.Held) (enforce.Wanted, error) {
-				open, _, prots := s.broker.WantedAt(id)
-				w := broker.Wanted(id, open, prots)
-				w.Env = s.inv.env(ctx, id)
-				return w, nil
-			},
-			Keep: func(ctx context.Context, originals []access.Replacement) error {
-				return s.broker.Keep(ctx, id, originals)
-			},
-		})
-		out[key(id)] = err
-		s.problems = append(s.problems, res.Problems...)
-		if err != nil {
-			s.failed[key(id)] = err
-		} else {
-			s.synced[key(id)] = true
-		}
 	}
 	return out
 }

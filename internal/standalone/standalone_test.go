@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -24,6 +25,7 @@ import (
 type world struct {
 	t    *testing.T
 	sim  *sim.Sim
+	mu   sync.Mutex
 	puts int                                                            // whole-group writes that were sent
 	send func(*http.Request, http.RoundTripper) (*http.Response, error) // instead of the simulator, if set
 	inst string
@@ -40,7 +42,9 @@ func newWorld(t *testing.T) *world {
 
 func (w *world) RoundTrip(r *http.Request) (*http.Response, error) {
 	if r.Method == http.MethodPut && strings.Contains(strings.ToLower(r.URL.Path), "/networksecuritygroups/") {
+		w.mu.Lock()
 		w.puts++
+		w.mu.Unlock()
 		if w.send != nil {
 			return w.send(r, w.sim.Transport())
 		}
