@@ -110,8 +110,13 @@ type Grant struct {
 	EndedBy    string        `json:"ended_by"` // the person who closed or revoked it
 	EndedAt    time.Time     `json:"ended_at"` // when it was seen to be shut
 	CreatedAt  time.Time     `json:"created_at"`
-	LastError  string        `json:"last_error"` // of the last attempt to open or shut it
-	Places     []Place       `json:"places"`     // where its rules stand, as last confirmed
+	LastError  string        `json:"last_error"`           // of the last attempt to open or shut it
+	Places     []Place       `json:"places"`               // where its rules stand, as last confirmed
+	Extensions int           `json:"extensions,omitempty"` // how often it was lengthened
+	HardClose  bool          `json:"hard_close,omitempty"` // connections that are open at its end are ended too
+	WarnBefore time.Duration `json:"warn_before,omitempty"`
+	WarnedAt   time.Time     `json:"warned_at"` // when its requester was told that the end is near; zero after an extension
+	Notify     []string      `json:"notify,omitempty"`
 	Version    int64         `json:"version"`
 }
 
@@ -153,6 +158,8 @@ type (
 	ExtendEvent struct{ By, Max time.Duration }
 	// DriftEvent is our rule seen removed or changed by somebody else, and written again. Each removal counts.
 	DriftEvent struct{ Removed bool }
+	// WarnedEvent is the requester told that the end is near.
+	WarnedEvent struct{}
 	// MovedEvent is the machine's place or addresses found changed in a way that keeps the grant's meaning. What was verified
 	// before means nothing at the new place.
 	MovedEvent struct{ Places []Place }
@@ -169,6 +176,7 @@ func (FailedEvent) grantEvent()     {}
 func (ExtendEvent) grantEvent()     {}
 func (DriftEvent) grantEvent()      {}
 func (MovedEvent) grantEvent()      {}
+func (WarnedEvent) grantEvent()     {}
 
 // Step returns the grant after ev. It changes nothing when it returns an error. An event that brings nothing new returns the
 // grant as it is, so that a reconciler may repeat itself.
@@ -251,6 +259,14 @@ func (g Grant) step(ev GrantEvent, now time.Time) (Grant, error) {
 			g.Restored++
 		}
 		return g, nil
+	case WarnedEvent:
+		if g.State != Active || g.EndReason != "" {
+			return g, g.refuse(Active, now)
+		}
+		if g.WarnedAt.IsZero() {
+			g.WarnedAt = now
+		}
+		return g, nil
 	case MovedEvent:
 		if !g.State.Live() {
 			return g, g.refuse(Active, now)
@@ -306,6 +322,7 @@ func (g Grant) extend(ev ExtendEvent, now time.Time) (Grant, error) {
 			g.ID, Duration(g.Duration), Duration(ev.By), Duration(limit)).WithHint("ask for less, or for a new grant when this one is over")
 	}
 	g.EndsAt, g.Duration = g.EndsAt.Add(ev.By), g.Duration+ev.By
+	g.Extensions, g.WarnedAt = g.Extensions+1, time.Time{}
 	return g, nil
 }
 

@@ -104,7 +104,7 @@ func TestRequestHistories(t *testing.T) {
 		}
 		m := &reviewModel{requester: rapid.SampledFrom([]string{"alice", "Alice"}).Draw(t, "requester"), needed: rapid.IntRange(0, 3).Draw(t, "needed"),
 			said: map[string]bool{}, state: access.Pending, terms: asked, expires: t0.Add(time.Hour)}
-		r := access.Request{ID: "r-1", Requester: m.requester, Asked: asked, Terms: asked, Needed: m.needed, State: access.Pending, CreatedAt: t0, ExpiresAt: m.expires}
+		r := access.Request{ID: "r-1", Requester: m.requester, Asked: asked, Terms: asked, Needs: need(m.needed), State: access.Pending, CreatedAt: t0, ExpiresAt: m.expires}
 		if rapid.IntRange(0, 3).Draw(t, "kind") == 0 {
 			r.Extends = "g-1"
 		}

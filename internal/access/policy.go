@@ -22,10 +22,28 @@ const (
 	Admin     Role = "admin"
 )
 
+// Kind is what sort of account a caller has.
+type Kind string
+
+// The kinds of account.
+const (
+	Person   Kind = ""         // somebody who signed in
+	Workload Kind = "workload" // a program with a federated token
+	APIToken Kind = "token"    // a program with a token of ours
+)
+
 // Caller is who is asking, as sign-in established it. The zero value may nothing.
 type Caller struct {
 	Name  string
 	Roles []Role
+	// Groups are those that the issuer of the caller's token, or the configuration, says they are in. Compared without case.
+	Groups []string
+	// Kind tells people from programs. A program never approves.
+	Kind Kind
+	// Sponsor is the person who answers for a program. They do not decide on what it asks for (P6).
+	Sponsor string
+	// Session identifies the sign-in, for ending it. Empty if there is none.
+	Session string
 	// Address is where the call came from, for my-ip and for the log. Invalid if unknown.
 	Address netip.Addr
 	// Service marks the program itself: timers and the reconciler.
@@ -82,6 +100,12 @@ type Ask struct {
 	Ticket       string
 	Held         time.Duration // for an extension: the duration of the grant so far, its extensions included
 	Extension    bool
+	Extensions   int               // for an extension: how many the grant has had
+	BreakGlass   bool              // opens at once, for those whom a rule lists
+	Groups       []string          // of the requester, as the policy names them
+	Roles        []Role            // of the requester
+	Tags         map[string]string // of the machine; nil: none, or not known
+	OS, Location string            // of the machine
 }
 
 // Limits is the strictest of what the matching rules allow.
@@ -92,12 +116,29 @@ type Limits struct {
 	MaxAhead    time.Duration `json:"max_ahead"`
 	WidestIPv4  int           `json:"widest_ipv4"`
 	WidestIPv6  int           `json:"widest_ipv6"`
-	Approvals   int           `json:"approvals"`
-	// ApproverLists holds one list for each matching rule that names approvers: an approver must be in all of them.
-	ApproverLists [][]string `json:"approver_lists,omitempty"`
-	Reason        bool       `json:"reason"`
-	Ticket        bool       `json:"ticket"`
+	Reason      bool          `json:"reason"`
+	Ticket      bool          `json:"ticket"`
+	// Needs is who must approve: what each matching rule asks for. A rule that approves by itself has none.
+	Needs []Need `json:"needs,omitempty"`
+	// Auto names the rules that approve by themselves; the request is approved at once only where no rule needs anybody.
+	Auto []string `json:"auto,omitempty"`
+	// MaxExtensions is how often a grant may be extended, MaxExtension by how much at a time; zero: as MaxTotal allows.
+	MaxExtensions int           `json:"max_extensions,omitempty"`
+	NoExtensions  bool          `json:"no_extensions,omitempty"`
+	MaxExtension  time.Duration `json:"max_extension,omitempty"`
+	// WarnBefore is how long before the end the requester is told; zero: the broker's default.
+	WarnBefore time.Duration `json:"warn_before,omitempty"`
+	// HardClose ends connections that are open when the grant is over, where the back end can.
+	HardClose bool `json:"hard_close,omitempty"`
+	// Notify names the channels that hear of the request.
+	Notify []string `json:"notify,omitempty"`
 }
+
+// Approvals returns how many people must approve at least.
+func (l Limits) Approvals() int { return Approvals(l.Needs) }
+
+// GroupsOf returns the caller's groups: this form of policy has none of its own.
+func (p Policy) GroupsOf(c Caller) []string { return c.Groups }
 
 // Validate reports every fault of the policy at once.
 func (p Policy) Validate() error {
@@ -236,7 +277,8 @@ func (r Rule) matchAny(globs []string, name string) bool {
 
 func (r Rule) limits() Limits {
 	l := Limits{Rules: []string{r.Name}, MaxDuration: time.Duration(r.MaxDuration), MaxTotal: time.Duration(r.MaxTotal), MaxAhead: time.Duration(r.MaxAhead),
-		WidestIPv4: r.WidestIPv4, WidestIPv6: r.WidestIPv6, Approvals: max(r.Approvals, 1), Reason: r.Reason == nil || *r.Reason, Ticket: r.Ticket}
+		WidestIPv4: r.WidestIPv4, WidestIPv6: r.WidestIPv6, Reason: r.Reason == nil || *r.Reason, Ticket: r.Ticket,
+		Needs: []Need{{Rule: r.Name, Steps: []Step{{Approvers: r.Approvers, Count: max(r.Approvals, 1)}}}}}
 	if l.MaxDuration == 0 {
 		l.MaxDuration = DefaultMaxDuration
 	}
@@ -254,36 +296,43 @@ func (r Rule) limits() Limits {
 	if l.WidestIPv6 == 0 {
 		l.WidestIPv6 = DefaultWidestIPv6
 	}
-	if len(r.Approvers) > 0 {
-		l.ApproverLists = [][]string{r.Approvers}
-	}
 	return l
 }
 
 // Strictest combines two sets of limits so that both are kept.
 func (l Limits) Strictest(o Limits) Limits {
-	rules := slices.Clone(l.Rules)
-	for _, name := range o.Rules {
-		if !slices.Contains(rules, name) {
-			rules = append(rules, name)
-		}
-	}
 	return Limits{
-		Rules:       rules,
+		Rules:       union(l.Rules, o.Rules),
 		MaxDuration: min(l.MaxDuration, o.MaxDuration), MaxTotal: min(l.MaxTotal, o.MaxTotal), MaxAhead: min(l.MaxAhead, o.MaxAhead),
 		WidestIPv4: max(l.WidestIPv4, o.WidestIPv4), WidestIPv6: max(l.WidestIPv6, o.WidestIPv6),
-		Approvals:     max(l.Approvals, o.Approvals),
-		ApproverLists: slices.Concat(l.ApproverLists, o.ApproverLists),
-		Reason:        l.Reason || o.Reason, Ticket: l.Ticket || o.Ticket,
+		Reason: l.Reason || o.Reason, Ticket: l.Ticket || o.Ticket,
+		Needs: Needs(l.Needs, o.Needs), Auto: union(l.Auto, o.Auto),
+		MaxExtensions: least(l.MaxExtensions, o.MaxExtensions), NoExtensions: l.NoExtensions || o.NoExtensions, MaxExtension: least(l.MaxExtension, o.MaxExtension),
+		WarnBefore: max(l.WarnBefore, o.WarnBefore), HardClose: l.HardClose || o.HardClose, Notify: union(l.Notify, o.Notify),
 	}
 }
 
-// MayApprove tells whether a person with the approver role is on every list that the matching rules ask for. By limits that no
-// policy set, nobody is.
-func (l Limits) MayApprove(name string) bool {
-	return name != "" && l.Approvals > 0 && !slices.ContainsFunc(l.ApproverLists, func(list []string) bool {
-		return !slices.ContainsFunc(list, func(s string) bool { return SamePerson(s, name) })
-	})
+// least returns the smaller one, where zero means that there is none.
+func least[T int | time.Duration](a, b T) T {
+	if a == 0 || b != 0 && b < a {
+		return b
+	}
+	return a
+}
+
+func union(a, b []string) []string {
+	out := slices.Clone(a)
+	for _, s := range b {
+		if !slices.Contains(out, s) {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+// MayApprove tells whether a first approval by the person would serve. By limits that no policy set, nobody's does.
+func (l Limits) MayApprove(a Authority, asked, now time.Time) bool {
+	return a.Name != "" && len(l.Needs) > 0 && Serves(l.Needs, nil, a.Name, []Authority{a}, asked, now)
 }
 
 func (l Limits) check(a Ask, now time.Time) error {

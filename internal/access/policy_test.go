@@ -157,7 +157,7 @@ func TestPolicyValidate(t *testing.T) {
 }
 
 func TestZeroLimitsAllowNobody(t *testing.T) {
-	if (access.Limits{}).MayApprove("bob") {
+	if (access.Limits{}).MayApprove(access.Authority{Name: "bob"}, t0, t0) {
 		t.Error("limits that no policy set let somebody approve")
 	}
 	if (access.Caller{Roles: []access.Role{access.Admin}}).Has(access.Admin) || (access.Caller{Name: "a"}).Has(access.Admin) {
@@ -319,10 +319,8 @@ func TestPolicyAgainstDumb(t *testing.T) {
 
 		ok, approvals := true, 1
 		approvers := map[string]bool{}
-		for _, n := range uPeople {
-			approvers[n] = true
-		}
 		var names []string
+		var needs []access.Rule
 		for _, tg := range a.Terms.Targets {
 			n := 0
 			for _, r := range p.Rules {
@@ -332,9 +330,7 @@ func TestPolicyAgainstDumb(t *testing.T) {
 				n++
 				ok = ok && !r.Deny && dumbAllows(r, a, t0)
 				approvals = max(approvals, r.Approvals)
-				for _, who := range uPeople {
-					approvers[who] = approvers[who] && (len(r.Approvers) == 0 || slices.Contains(r.Approvers, who))
-				}
+				needs = append(needs, r)
 				if !slices.Contains(names, r.Name) {
 					names = append(names, r.Name)
 				}
@@ -352,18 +348,25 @@ func TestPolicyAgainstDumb(t *testing.T) {
 		allowed++
 		slices.Sort(names)
 		got := slices.Sorted(slices.Values(l.Rules))
-		if l.Approvals != approvals || !slices.Equal(got, names) {
-			t.Fatalf("%d approvals by rules %v, want %d by %v", l.Approvals, l.Rules, approvals, names)
+		if l.Approvals() != approvals || !slices.Equal(got, names) {
+			t.Fatalf("%d approvals by rules %v, want %d by %v", l.Approvals(), l.Rules, approvals, names)
+		}
+		for _, r := range needs { // whom a rule names serves it; whom none names does where no list asks for as many
+			for _, who := range uPeople {
+				approvers[who] = approvers[who] || slices.Contains(r.Approvers, who) || len(r.Approvers) == 0 && !slices.ContainsFunc(needs, func(o access.Rule) bool {
+					return len(o.Approvers) > 0 && max(o.Approvals, 1) >= max(r.Approvals, 1)
+				})
+			}
 		}
 		for _, who := range uPeople {
-			if l.MayApprove(who) != approvers[who] {
-				t.Fatalf("%s may approve: %v, want %v (%v)", who, l.MayApprove(who), approvers[who], l.ApproverLists)
+			if got := l.MayApprove(access.Authority{Name: who}, t0, t0); got != approvers[who] {
+				t.Fatalf("%s may approve: %v, want %v (%v)", who, got, approvers[who], l.Needs)
 			}
 		}
 		// One rule more never allows more.
 		more := policyOf(append(slices.Clone(p.Rules), rapid.Custom(drawRule).Draw(t, "one more"))...)
 		if l2, err := more.Decide(a, t0); err == nil && (l2.MaxDuration > l.MaxDuration || l2.MaxTotal > l.MaxTotal || l2.MaxAhead > l.MaxAhead || l2.WidestIPv4 < l.WidestIPv4 ||
-			l2.Approvals < l.Approvals || l.Reason && !l2.Reason || l.Ticket && !l2.Ticket) {
+			l2.Approvals() < l.Approvals() || l.Reason && !l2.Reason || l.Ticket && !l2.Ticket) {
 			t.Fatalf("one rule more loosens %+v to %+v", l, l2)
 		}
 	})

@@ -1,6 +1,9 @@
 package access
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
 	"net/netip"
 	"slices"
 	"strings"
@@ -107,27 +110,63 @@ type Review struct {
 	Comment  string    `json:"comment,omitempty"`
 	Narrowed *Terms    `json:"narrowed,omitempty"`
 	At       time.Time `json:"at"`
+	// Authorities are the rights in which it was given: the reviewer's own first, then those of people who delegated to them.
+	Authorities []Authority `json:"authorities,omitempty"`
+	// Via is where it was given if not through the API: "slack", for example.
+	Via string `json:"via,omitempty"`
 }
+
+// Comment is what somebody said about a request without deciding on it.
+type Comment struct {
+	By   string    `json:"by"`
+	At   time.Time `json:"at"`
+	Text string    `json:"text"`
+}
+
+// Aftermath is the look back at a break-glass access. It stays open until somebody other than the user closes it.
+type Aftermath struct {
+	ClosedBy string    `json:"closed_by,omitempty"`
+	ClosedAt time.Time `json:"closed_at"`
+	Comment  string    `json:"comment,omitempty"`
+}
+
+// Open tells whether nobody has looked yet.
+func (a Aftermath) Open() bool { return a.ClosedBy == "" }
 
 // Request is an ask. Asked never changes; Terms is what would be granted now, after reviews have narrowed it.
 type Request struct {
-	ID        RequestID    `json:"id"`
-	Requester string       `json:"requester"`
-	Asked     Terms        `json:"asked"`
-	Terms     Terms        `json:"terms"`
-	StartAt   time.Time    `json:"start_at"` // zero: as soon as it is approved
-	Reason    string       `json:"reason"`
-	Ticket    string       `json:"ticket,omitempty"`
-	Extends   GrantID      `json:"extends,omitempty"` // the grant that it would lengthen by Terms.Duration
-	Needed    int          `json:"needed"`            // approvals that the policy asks for; never less than one
-	Rules     []string     `json:"rules"`             // the policy rules that matched
-	State     RequestState `json:"state"`
-	CreatedAt time.Time    `json:"created_at"`
-	ExpiresAt time.Time    `json:"expires_at"` // unanswered until then: expired
-	DecidedAt time.Time    `json:"decided_at"`
-	Reviews   []Review     `json:"reviews"`
-	Grants    []GrantID    `json:"grants"`
-	Version   int64        `json:"version"`
+	ID        RequestID `json:"id"`
+	Requester string    `json:"requester"`
+	Asked     Terms     `json:"asked"`
+	Terms     Terms     `json:"terms"`
+	StartAt   time.Time `json:"start_at"` // zero: as soon as it is approved
+	Reason    string    `json:"reason"`
+	Ticket    string    `json:"ticket,omitempty"`
+	Extends   GrantID   `json:"extends,omitempty"` // the grant that it would lengthen by Terms.Duration
+	Needs     []Need    `json:"needs"`             // who must approve; none was never judged, and is never approved
+	Rules     []string  `json:"rules"`             // the policy rules that matched
+	Auto      []string  `json:"auto,omitempty"`    // the rules that approved it by themselves, if it was they
+	Groups    []string  `json:"groups,omitempty"`  // of the requester when asking, as the policy names them
+	Roles     []Role    `json:"roles,omitempty"`   // likewise
+	Kind      Kind      `json:"kind,omitempty"`    // of the requester's account
+	Sponsor   string    `json:"sponsor,omitempty"` // who answers for a program that asks
+	// BreakGlass marks access that was opened before anybody agreed; Aftermath is then the review that follows.
+	BreakGlass bool          `json:"break_glass,omitempty"`
+	Aftermath  *Aftermath    `json:"aftermath,omitempty"`
+	Comments   []Comment     `json:"comments,omitempty"`
+	Notify     []string      `json:"notify,omitempty"`     // the channels that hear of it
+	HardClose  bool          `json:"hard_close,omitempty"` // its grants end open connections too
+	WarnBefore time.Duration `json:"warn_before,omitempty"`
+	// RemindedAt and EscalatedAt are when the approvers were told again, and when those behind them were told.
+	RemindedAt  time.Time    `json:"reminded_at"`
+	EscalatedAt time.Time    `json:"escalated_at"`
+	State       RequestState `json:"state"`
+	CreatedAt   time.Time    `json:"created_at"`
+	ExpiresAt   time.Time    `json:"expires_at"` // unanswered until then: expired
+	DecidedAt   time.Time    `json:"decided_at"`
+	Reviews     []Review     `json:"reviews"`
+	Grants      []GrantID    `json:"grants"`
+	Version     int64        `json:"version"`
 }
 
 // Event is something that happens to a request.
@@ -138,19 +177,28 @@ type (
 	// ReviewEvent is an approver's answer. Narrowed, if not nil, replaces the terms and must lie within them.
 	ReviewEvent struct {
 		By       string
+		As       []Authority // in whose right; By's own name first. Empty: By's name alone
 		Decision Decision
 		Comment  string
 		Narrowed *Terms
+		Digest   string // of the request as it was shown; empty: not compared
+		Via      string
 	}
+	// AutoEvent is the policy approving by itself: nothing that any rule needs is outstanding, because none needs anybody.
+	AutoEvent struct{}
+	// BreakGlassEvent opens at once, for somebody whom a rule lists.
+	BreakGlassEvent struct{}
 	// CancelEvent is the requester taking the request back.
 	CancelEvent struct{ By string }
 	// ExpireEvent is the passing of time; it moves nothing before ExpiresAt.
 	ExpireEvent struct{}
 )
 
-func (ReviewEvent) event() {}
-func (CancelEvent) event() {}
-func (ExpireEvent) event() {}
+func (ReviewEvent) event()     {}
+func (AutoEvent) event()       {}
+func (BreakGlassEvent) event() {}
+func (CancelEvent) event()     {}
+func (ExpireEvent) event()     {}
 
 // Effect is what must be done because a request moved.
 type Effect interface{ effect() }
@@ -188,6 +236,17 @@ func (r Request) Step(ev Event, now time.Time) (Request, []Effect, error) {
 	switch ev := ev.(type) {
 	case ReviewEvent:
 		return r.review(ev, now)
+	case AutoEvent:
+		if len(r.Auto) == 0 || len(r.Needs) > 0 || r.BreakGlass {
+			return r, nil, Errorf(CodeInternal, "no rule approves request %s by itself", r.ID)
+		}
+		return r.approve(now)
+	case BreakGlassEvent:
+		if !r.BreakGlass {
+			return r, nil, Errorf(CodeInternal, "request %s is none that breaks the glass", r.ID)
+		}
+		r.Aftermath = &Aftermath{}
+		return r.approve(now)
 	case CancelEvent:
 		if !SamePerson(ev.By, r.Requester) {
 			return r, nil, Errorf(CodeDenied, "request %s is not yours: only its requester cancels it", r.ID).
@@ -212,11 +271,25 @@ func (r Request) review(ev ReviewEvent, now time.Time) (Request, []Effect, error
 		return r, nil, Errorf(CodeDenied, "you asked for %s yourself: nobody decides on their own request", r.ID).
 			WithHint("another approver can, with: curfew approve %s; you can take it back with: curfew request cancel %s", r.ID, r.ID)
 	}
+	if SamePerson(ev.By, r.Sponsor) {
+		return r, nil, Errorf(CodeDenied, "%s asked for %s and you answer for it: nobody decides on their own request", r.Requester, r.ID).
+			WithHint("another approver can, with: curfew approve %s", r.ID)
+	}
+	if ev.Digest != "" && ev.Digest != r.Digest() {
+		return r, nil, Errorf(CodePlanChanged, "request %s is not what you were shown: it has changed since", r.ID).
+			WithHint("look at it again and decide then: curfew request show %s", r.ID)
+	}
+	as := ev.As
+	if len(as) == 0 {
+		as = []Authority{{Name: ev.By}}
+	}
+	// Whoever asks, or answers for who asks, lends nobody their right to decide on it (P6).
+	as = slices.DeleteFunc(slices.Clone(as), func(a Authority) bool { return SamePerson(a.Name, r.Requester) || SamePerson(a.Name, r.Sponsor) })
 	if slices.ContainsFunc(r.Reviews, func(v Review) bool { return SamePerson(v.Reviewer, ev.By) }) {
 		return r, nil, Errorf(CodeConflict, "you have answered request %s already; it needs %d more", r.ID, r.Missing()).
 			WithHint("somebody else has to agree as well")
 	}
-	rev := Review{Reviewer: ev.By, Decision: ev.Decision, Comment: ev.Comment, At: now}
+	rev := Review{Reviewer: ev.By, Decision: ev.Decision, Comment: ev.Comment, At: now, Authorities: as, Via: ev.Via}
 	out := r
 	switch ev.Decision {
 	case Deny:
@@ -246,11 +319,37 @@ func (r Request) review(ev ReviewEvent, now time.Time) (Request, []Effect, error
 	if !out.Terms.Within(out.Asked) {
 		return r, nil, Errorf(CodeInternal, "the terms of request %s go beyond what was asked for", r.ID)
 	}
+	if !Serves(r.Needs, r.Reviews, ev.By, as, r.CreatedAt, now) {
+		return r, nil, r.notAsked()
+	}
 	out.Reviews = append(slices.Clone(r.Reviews), rev)
-	if out.approvals() < max(r.Needed, 1) {
+	if len(Outstanding(out.Needs, out.Reviews, out.CreatedAt)) > 0 {
 		return out, nil, nil
 	}
-	out = out.move(Approved, now)
+	return out.approve(now)
+}
+
+// notAsked says whose answer the request waits for, to somebody whose approval would not count.
+func (r Request) notAsked() *Error {
+	var names []string
+	first := map[string]bool{}
+	for _, w := range Outstanding(r.Needs, r.Reviews, r.CreatedAt) {
+		if i := slices.IndexFunc(r.Needs, func(n Need) bool { return n.Rule == w.Rule }); i >= 0 && r.Needs[i].InOrder && first[w.Rule] {
+			continue // its turn has not come
+		}
+		first[w.Rule] = true
+		names = append(names, "rule "+w.Rule+" waits for "+w.Step.Words())
+	}
+	return Errorf(CodeDenied, "your approval would not count for request %s: you are not among the approvers that it waits for", r.ID).
+		WithHint("%s", strings.Join(names, "; "))
+}
+
+// approve moves the request on, and says what must now be done.
+func (r Request) approve(now time.Time) (Request, []Effect, error) {
+	if err := r.Terms.Check(); err != nil {
+		return r, nil, err
+	}
+	out := r.move(Approved, now)
 	if out.Extends != "" {
 		return out, []Effect{ExtendGrant{Grant: out.Extends, By: out.Terms.Duration}}, nil
 	}
@@ -261,22 +360,23 @@ func (r Request) review(ev ReviewEvent, now time.Time) (Request, []Effect, error
 	return out, []Effect{CreateGrants{Terms: out.Terms, StartAt: start}}, nil
 }
 
-func (r Request) approvals() int {
-	n := 0
-	for _, v := range r.Reviews {
-		if v.Decision == Approve {
-			n++
-		}
-	}
-	return n
-}
-
-// Missing returns how many approvals a pending request still needs.
+// Missing returns how many approvals a pending request still needs at least.
 func (r Request) Missing() int {
 	if r.State != Pending {
 		return 0
 	}
-	return max(max(r.Needed, 1)-r.approvals(), 0)
+	return MissingOf(r.Needs, r.Reviews, r.CreatedAt)
+}
+
+// Digest stands for what an approver is shown: who asks, for what, from where, for how long, from when, and why. An approval is for
+// exactly that.
+func (r Request) Digest() string {
+	b, err := json.Marshal([]any{r.ID, r.Requester, r.Sponsor, r.Terms, r.StartAt.UnixNano(), r.Reason, r.Ticket, r.Extends, r.BreakGlass})
+	if err != nil {
+		return ""
+	}
+	sum := sha256.Sum256(b)
+	return hex.EncodeToString(sum[:16])
 }
 
 func (r Request) move(s RequestState, now time.Time) Request {

@@ -16,7 +16,7 @@ func terms(d time.Duration) access.Terms {
 }
 
 func requestIn(s access.RequestState) access.Request {
-	r := access.Request{ID: "r-0123456789", Requester: "alice", Asked: terms(time.Hour), Terms: terms(time.Hour), Reason: "INC-1", Needed: 2,
+	r := access.Request{ID: "r-0123456789", Requester: "alice", Asked: terms(time.Hour), Terms: terms(time.Hour), Reason: "INC-1", Needs: need(2),
 		State: s, CreatedAt: t0, ExpiresAt: t0.Add(time.Hour)}
 	if s != access.Pending {
 		r.DecidedAt = t0.Add(time.Minute)
@@ -114,10 +114,15 @@ func TestRequestTable(t *testing.T) {
 	}
 }
 
+// need is one rule that asks for so many people.
+func need(n int) []access.Need {
+	return []access.Need{{Rule: "rule", Steps: []access.Step{{Count: n}}}}
+}
+
 func TestRequestApprovals(t *testing.T) {
 	for needed := -1; needed < 4; needed++ {
 		r := requestIn(access.Pending)
-		r.Needed = needed
+		r.Needs = need(needed)
 		for i := range max(needed, 1) {
 			if got := r.Missing(); got != max(needed, 1)-i {
 				t.Fatalf("needed %d, after %d: %d are missing", needed, i, got)
@@ -165,7 +170,7 @@ func TestRequestEffects(t *testing.T) {
 		{"extension", time.Time{}, "g-1", access.ExtendGrant{Grant: "g-1", By: time.Hour}},
 	} {
 		r := requestIn(access.Pending)
-		r.Needed, r.StartAt, r.Extends = 1, c.start, c.extends
+		r.Needs, r.StartAt, r.Extends = need(1), c.start, c.extends
 		_, effects, err := r.Step(access.ReviewEvent{By: "bob", Decision: access.Approve}, t0.Add(time.Minute))
 		if err != nil || !reflect.DeepEqual(effects, []access.Effect{c.want}) {
 			t.Errorf("%s: %v, %+v, want %+v", c.name, err, effects, c.want)
@@ -189,7 +194,7 @@ func TestRequestDamagedTermsGrantNothing(t *testing.T) {
 		"another source": func(r *access.Request) { r.Terms.Source = netip.MustParsePrefix("203.0.113.9/32") },
 	} {
 		r := requestIn(access.Pending)
-		r.Needed = 1
+		r.Needs = need(1)
 		spoil(&r)
 		if got, effects, err := r.Step(access.ReviewEvent{By: "bob", Decision: access.Approve}, t0); err == nil || effects != nil || got.State != access.Pending {
 			t.Errorf("%s: approved as %+v", name, effects)

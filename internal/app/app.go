@@ -145,7 +145,7 @@ func Start(ctx context.Context, cfg Config, deps Deps) (_ *App, err error) {
 	live := inventory.NewLive(deps.Azure, deps.Clock, cfg.Subscriptions, cfg.InventoryAge)
 	b, err := broker.New(ctx, broker.Config{
 		Installation: cfg.Installation, Store: store, Spool: spool, Clock: deps.Clock, Inventory: live, Backend: backend,
-		Policy: func() access.Policy { return cfg.Policy }, People: func() []access.Caller { return people(cfg) },
+		Policy: func() broker.Policy { return cfg.Policy }, People: func() []access.Caller { return people(cfg) },
 		RequestExpiry: cfg.RequestExpiry, KeyRetention: cfg.KeyRetention, Restored: restored, AcceptStore: store.AcceptHead,
 		Scanner: &scanner{az: deps.Azure, cloud: cfg.Cloud, subscriptions: cfg.Subscriptions, clock: deps.Clock, log: deps.Log},
 		OnScan:  exposed.note, ScanRetention: cfg.ScanRetention,

@@ -52,6 +52,14 @@ type Spool interface {
 	Drain(record func([]audit.Entry) error) error
 }
 
+// Policy decides who may ask for what, purely. *policy.Set implements it.
+type Policy interface {
+	// Decide returns the limits within which the ask is allowed, or why it is not.
+	Decide(a access.Ask, now time.Time) (access.Limits, error)
+	// GroupsOf returns the policy's groups that the caller is in, by name or by what the issuer of their token says.
+	GroupsOf(c access.Caller) []string
+}
+
 // Config is what a broker needs.
 type Config struct {
 	Installation  string // [a-z0-9]{4,12}
@@ -60,7 +68,7 @@ type Config struct {
 	Clock         clock.Clock
 	Inventory     Inventory
 	Backend       enforce.Backend
-	Policy        func() access.Policy
+	Policy        func() Policy
 	People        func() []access.Caller // for naming approvers; may be nil
 	RequestExpiry time.Duration          // default 24 h
 	KeyRetention  time.Duration          // of idempotency keys; default 24 h

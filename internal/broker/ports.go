@@ -6,6 +6,7 @@ import (
 
 	"github.com/curfew-jit/curfew/internal/access"
 	"github.com/curfew-jit/curfew/internal/audit"
+	"github.com/curfew-jit/curfew/internal/notify"
 	"github.com/curfew-jit/curfew/internal/scan"
 )
 
@@ -55,6 +56,7 @@ type Due struct {
 	Opening time.Time // earliest NotBefore of a scheduled grant
 	Closing time.Time // earliest EndsAt of an opening or open grant
 	Expiry  time.Time // earliest ExpiresAt of a pending request
+	Notice  time.Time // earliest NextAt of a waiting notice
 }
 
 // Tx is a transaction. Things that do not exist are access.CodeNotFound; a change of a thing that somebody else changed since it
@@ -98,6 +100,20 @@ type Tx interface {
 	Scan(id string) (ScanRecord, error)           //
 	Scans(Page) ([]scan.Head, string, error)      // newest first, and where to go on; "" at the end
 	ForgetScans(keep int, before time.Time) error // drops scans that were judged for an instant before, but for the newest so many
+
+	PutRecord(Record) error // Version 0 inserts, and is a conflict if it is there; otherwise compares
+	Record(kind, id string) (Record, error)
+	Records(kind, owner string) ([]Record, error) // of that owner, or of all where it is ""; in the order in which they were made
+	DropRecord(kind, id string) error             // nothing to drop is no error
+	ForgetRecords(now time.Time) error            // drops those that have expired
+
+	InsertNotice(notify.Notice) error
+	UpdateNotice(notify.Notice) error // compares Version, stores Version+1
+	Notice(id string) (notify.Notice, error)
+	Notices(NoticeFilter) ([]notify.Notice, string, error)
+	// DueNotices returns waiting notices whose time has come, oldest first: of each channel and subject only the first that waits.
+	DueNotices(now time.Time, limit int) ([]notify.Notice, error)
+	ForgetNotices(before time.Time) error // drops those sent before
 
 	// Meta are single values of the installation: "" if unset.
 	Meta(key string) (string, error)

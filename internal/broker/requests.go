@@ -198,7 +198,7 @@ func (b *Broker) CreateRequest(ctx context.Context, c access.Caller, in RequestI
 	}
 	now := b.Now()
 	r := access.Request{ID: access.RequestID("r-" + newID()), Requester: c.Name, Asked: d.terms, Terms: d.terms, StartAt: in.StartAt.UTC(), Reason: clean(in.Reason),
-		Ticket: clean(in.Ticket), Needed: d.limits.Approvals, Rules: d.limits.Rules, State: access.Pending, CreatedAt: now, ExpiresAt: now.Add(b.cfg.RequestExpiry)}
+		Ticket: clean(in.Ticket), Needs: d.limits.Needs, Rules: d.limits.Rules, State: access.Pending, CreatedAt: now, ExpiresAt: now.Add(b.cfg.RequestExpiry)}
 	if in.StartAt.IsZero() || in.StartAt.Before(now) {
 		r.StartAt = time.Time{}
 	} else if r.StartAt.After(r.ExpiresAt) {
@@ -369,7 +369,7 @@ func (b *Broker) review(ctx context.Context, c access.Caller, id access.RequestI
 				if r, err = b.recheck(tx, c, r, snap); err != nil {
 					return fail(err)
 				}
-			} else if l, lerr := b.limitsOf(tx, r, snap); lerr == nil && !l.MayApprove(c.Name) {
+			} else if l, lerr := b.limitsOf(tx, r, snap); lerr == nil && !l.MayApprove(access.Authority{Name: c.Name}, r.CreatedAt, now) {
 				return fail(notAmong(l))
 			}
 		}
@@ -413,8 +413,8 @@ func (b *Broker) review(ctx context.Context, c access.Caller, id access.RequestI
 		if ev.Narrowed != nil {
 			e = detail(e, "narrowed", "yes", "targets", targetsText(out.Terms.Targets))
 		}
-		if out.Needed != asked.Needed {
-			e = detail(e, "needed", fmt.Sprint(out.Needed))
+		if n := access.Approvals(out.Needs); n != access.Approvals(asked.Needs) {
+			e = detail(e, "needed", fmt.Sprint(n))
 		}
 		_, err = tx.Append(e)
 		return grants, nil, err
@@ -467,10 +467,7 @@ func (b *Broker) recheck(tx Tx, c access.Caller, r access.Request, s *inventory.
 	if err != nil {
 		return r, err
 	}
-	if !l.MayApprove(c.Name) {
-		return r, notAmong(l)
-	}
-	r.Needed = max(r.Needed, l.Approvals)
+	r.Needs = access.Needs(r.Needs, l.Needs)
 	total := r.Terms.Duration
 	if r.Extends != "" { // several may have been asked for side by side
 		g, err := tx.Grant(r.Extends)
@@ -490,8 +487,10 @@ func (b *Broker) recheck(tx Tx, c access.Caller, r access.Request, s *inventory.
 
 func notAmong(l access.Limits) *access.Error {
 	var names []string
-	for _, list := range l.ApproverLists {
-		names = append(names, strings.Join(list, ", "))
+	for _, n := range l.Needs {
+		for _, s := range n.Steps {
+			names = append(names, s.Words())
+		}
 	}
 	return access.Errorf(access.CodeDenied, "you are not among the approvers that rule %s names", strings.Join(l.Rules, ", ")).
 		WithHint("ask one of these: %s", strings.Join(names, "; and of "))
@@ -646,7 +645,7 @@ func (b *Broker) Extend(ctx context.Context, c access.Caller, id access.GrantID,
 	if err != nil {
 		return access.Request{}, b.refuse(ctx, c, action, string(id), err)
 	}
-	r := access.Request{ID: access.RequestID("r-" + newID()), Requester: c.Name, Asked: terms, Terms: terms, Reason: clean(reason), Ticket: first.Ticket, Extends: g.ID, Needed: l.Approvals,
+	r := access.Request{ID: access.RequestID("r-" + newID()), Requester: c.Name, Asked: terms, Terms: terms, Reason: clean(reason), Ticket: first.Ticket, Extends: g.ID, Needs: l.Needs,
 		Rules: l.Rules, State: access.Pending, CreatedAt: now, ExpiresAt: g.EndsAt}
 	return b.insertRequest(ctx, c, r, idem, hash)
 }

@@ -114,7 +114,7 @@ func terms(t access.Terms) api.Terms {
 
 func request(r access.Request) api.Request {
 	return api.Request{ID: string(r.ID), State: r.State, Requester: r.Requester, Asked: terms(r.Asked), Terms: terms(r.Terms), Reason: r.Reason,
-		Ticket: r.Ticket, Extends: string(r.Extends), Needed: max(r.Needed, 1), Missing: r.Missing(), Rules: each(r.Rules, same),
+		Ticket: r.Ticket, Extends: string(r.Extends), Needed: access.Approvals(r.Needs), Missing: r.Missing(), Rules: each(r.Rules, same),
 		Reviews: each(r.Reviews, review), Grants: each(r.Grants, text), StartAt: utc(r.StartAt), CreatedAt: utc(r.CreatedAt),
 		ExpiresAt: utc(r.ExpiresAt), DecidedAt: utc(r.DecidedAt)}
 }
@@ -137,7 +137,7 @@ func requestPlan(p broker.RequestPlan) api.RequestPlan {
 	l := p.Limits
 	return api.RequestPlan{Terms: terms(p.Terms), Approvers: each(p.Approvers, same), WillGetIn: p.WillGetIn, Why: p.Why, Changes: each(p.Changes, change),
 		Also: each(p.Also, same), Limits: api.Limits{Rules: each(l.Rules, same), MaxDuration: api.Duration(l.MaxDuration), MaxTotal: api.Duration(l.MaxTotal),
-			MaxAhead: api.Duration(l.MaxAhead), WidestIPv4: l.WidestIPv4, WidestIPv6: l.WidestIPv6, Approvals: l.Approvals, Reason: l.Reason, Ticket: l.Ticket}}
+			MaxAhead: api.Duration(l.MaxAhead), WidestIPv4: l.WidestIPv4, WidestIPv6: l.WidestIPv6, Approvals: l.Approvals(), Reason: l.Reason, Ticket: l.Ticket}}
 }
 
 func (s *Server) grant(g access.Grant) api.Grant {

@@ -217,7 +217,7 @@ func (f *fake) PlanRequest(ctx context.Context, c access.Caller, in broker.Reque
 	}
 	defer done()
 	t, err := f.terms(c, in)
-	return broker.RequestPlan{Terms: t, WillGetIn: true, Approvers: []string{"bob"}, Limits: access.Limits{Rules: []string{"r1"}, MaxDuration: time.Hour, Approvals: 1}}, err
+	return broker.RequestPlan{Terms: t, WillGetIn: true, Approvers: []string{"bob"}, Limits: access.Limits{Rules: []string{"r1"}, MaxDuration: time.Hour, Needs: []access.Need{{Rule: "r1", Steps: []access.Step{{Count: 1}}}}}}, err
 }
 
 func (f *fake) CreateRequest(ctx context.Context, c access.Caller, in broker.RequestInput) (access.Request, error) {
@@ -240,7 +240,7 @@ func (f *fake) add(c access.Caller, t access.Terms, in broker.RequestInput, exte
 	f.n++
 	now := f.clock.Now()
 	r := access.Request{ID: access.RequestID(fmt.Sprintf("r-%010d", f.n)), Requester: c.Name, Asked: t, Terms: t, StartAt: in.StartAt, Reason: in.Reason,
-		Ticket: in.Ticket, Needed: 1, Rules: []string{"r1"}, State: access.Pending, CreatedAt: now, ExpiresAt: now.Add(24 * time.Hour), Extends: extends}
+		Ticket: in.Ticket, Needs: []access.Need{{Rule: "r1", Steps: []access.Step{{Count: 1}}}}, Rules: []string{"r1"}, State: access.Pending, CreatedAt: now, ExpiresAt: now.Add(24 * time.Hour), Extends: extends}
 	f.requests[r.ID] = r
 	f.keys[c.Name+"\x00"+in.Key] = r.ID
 	f.record(c, "request.create", string(r.ID), "asked")

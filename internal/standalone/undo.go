@@ -21,6 +21,7 @@ import (
 	"github.com/curfew-jit/curfew/internal/access"
 	"github.com/curfew-jit/curfew/internal/audit"
 	"github.com/curfew-jit/curfew/internal/broker"
+	"github.com/curfew-jit/curfew/internal/notify"
 	"github.com/curfew-jit/curfew/internal/scan"
 )
 
@@ -535,7 +536,20 @@ func (noAccess) InsertScan(broker.ScanRecord) error                        { ret
 func (noAccess) Scan(string) (broker.ScanRecord, error)                    { return broker.ScanRecord{}, errNoAccess }
 func (noAccess) Scans(broker.Page) ([]scan.Head, string, error)            { return nil, "", nil }
 func (noAccess) ForgetScans(int, time.Time) error                          { return nil }
-func (noAccess) Forget(time.Time) error                                    { return nil }
+func (noAccess) PutRecord(broker.Record) error                             { return errNoAccess }
+func (noAccess) Record(string, string) (broker.Record, error)              { return broker.Record{}, errNoAccess }
+func (noAccess) Records(string, string) ([]broker.Record, error)           { return nil, nil }
+func (noAccess) DropRecord(string, string) error                           { return nil }
+func (noAccess) ForgetRecords(time.Time) error                             { return nil }
+func (noAccess) InsertNotice(notify.Notice) error                          { return errNoAccess }
+func (noAccess) UpdateNotice(notify.Notice) error                          { return errNoAccess }
+func (noAccess) Notice(string) (notify.Notice, error)                      { return notify.Notice{}, errNoAccess }
+func (noAccess) Notices(broker.NoticeFilter) ([]notify.Notice, string, error) {
+	return nil, "", nil
+}
+func (noAccess) DueNotices(time.Time, int) ([]notify.Notice, error) { return nil, nil }
+func (noAccess) ForgetNotices(time.Time) error                      { return nil }
+func (noAccess) Forget(time.Time) error                             { return nil }
 
 func key(id string) string { return strings.ToLower(strings.TrimRight(id, "/")) }
 

@@ -171,7 +171,7 @@ func Start(t testing.TB, o Options) (_ *Stack, err error) {
 	}
 	why, _ := s.Store.Restored()
 	s.Broker, err = broker.New(ctx, broker.Config{Installation: Installation, Store: s.Store, Spool: s.Spool, Clock: o.Clock, Inventory: s.Inventory, Backend: s.Backend,
-		Policy: func() access.Policy { return *o.Policy }, RequestExpiry: o.Expiry, Restored: why, AcceptStore: s.Store.AcceptHead, Log: log,
+		Policy: func() broker.Policy { return *o.Policy }, RequestExpiry: o.Expiry, Restored: why, AcceptStore: s.Store.AcceptHead, Log: log,
 		Scanner: o.Scanner, OnScan: o.OnScan,
 		People: func() []access.Caller {
 			return []access.Caller{Requester, Requester2, Approver, Approver2, Both, Admin, Auditor}

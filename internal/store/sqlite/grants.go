@@ -175,6 +175,7 @@ func (t *tx) Due() (broker.Due, error) {
 		{&d.Closing, qEarliestClosingOf, []any{string(access.Activating)}},
 		{&d.Closing, qEarliestClosingOf, []any{string(access.Active)}},
 		{&d.Expiry, qEarliestExpiry, nil},
+		{&d.Notice, qEarliestNotice, nil},
 	} {
 		var at sql.NullInt64
 		if err := t.driver(t.row(q.query, q.args...).Scan(&at)); err != nil {

@@ -74,6 +74,26 @@ const (
 	qScanSeq     = `SELECT seq FROM scans WHERE id = $1`
 	qForgetScans = `DELETE FROM scans WHERE at < $1 AND seq NOT IN (SELECT seq FROM scans ORDER BY seq DESC LIMIT $2)`
 
+	qInsertRecord  = `INSERT INTO records (kind, id, owner_key, expires_at, version, doc) VALUES ($1, $2, $3, $4, $5, $6)`
+	qUpdateRecord  = `UPDATE records SET owner_key = $1, expires_at = $2, version = $3, doc = $4 WHERE kind = $5 AND id = $6 AND version = $7 RETURNING version`
+	qRecordColumns = `SELECT r.kind, r.id, r.owner_key, r.expires_at, r.version, r.doc FROM records r`
+	qRecord        = qRecordColumns + ` WHERE r.kind = $1 AND r.id = $2`
+	qRecords       = qRecordColumns + ` WHERE r.kind = $1 ORDER BY r.seq`
+	qRecordsOf     = qRecordColumns + ` WHERE r.kind = $1 AND r.owner_key = $2 ORDER BY r.seq`
+	qDropRecord    = `DELETE FROM records WHERE kind = $1 AND id = $2`
+	qForgetRecords = `DELETE FROM records WHERE expires_at <= $1`
+
+	qInsertNotice  = `INSERT INTO notices (id, channel, subject, state, next_at, sent_at, version, doc) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)`
+	qUpdateNotice  = `UPDATE notices SET state = $1, next_at = $2, sent_at = $3, version = $4, doc = $5 WHERE id = $6 AND version = $7 RETURNING seq`
+	qNoticeColumns = `SELECT n.id, n.state, n.version, n.next_at, n.doc FROM notices n`
+	qNotice        = qNoticeColumns + ` WHERE n.id = $1`
+	qNoticeSeq     = `SELECT seq FROM notices WHERE id = $1`
+	qNoticeState   = `SELECT state, version FROM notices WHERE id = $1`
+	qDueNotices    = qNoticeColumns + ` WHERE n.state = 'waiting' AND n.next_at <= $1 AND NOT EXISTS (SELECT 1 FROM notices e
+		WHERE e.channel = n.channel AND e.subject = n.subject AND e.state = 'waiting' AND e.seq < n.seq) ORDER BY n.next_at, n.seq LIMIT $2`
+	qEarliestNotice = `SELECT MIN(next_at) FROM notices WHERE state = 'waiting'`
+	qForgetNotices  = `DELETE FROM notices WHERE state = 'sent' AND sent_at < $1`
+
 	qRemembered = `SELECT body_hash, object_id FROM idempotency WHERE caller = $1 AND key = $2`
 	qRemember   = `INSERT INTO idempotency (caller, key, body_hash, object_id, at) VALUES ($1, $2, $3, $4, $5)`
 	qForget     = `DELETE FROM idempotency WHERE at < $1`
@@ -87,6 +107,7 @@ var hot = append([]string{
 	qInsertRequest, qUpdateRequest, qRequest, qPendingExpired, qInsertRequestVM, qRequestVMs, qEarliestExpiry, qEarliestOpening, qEarliestClosingOf,
 	qInsertGrant, qUpdateGrant, qGrant, qLiveGrants, qLiveGrantsAt, qDueGrants, qOverGrants, qInsertGrantPlace, qGrantPlaces, qDeleteGrantPlaces,
 	qProtection, qProtections, qProtectionsAt, qInsertEntry, qInsertHash, qRemembered, qRemember, qMeta, qSetMeta,
+	qRecord, qRecordsOf, qInsertNotice, qUpdateNotice, qDueNotices, qEarliestNotice,
 }, qHashesIn[:]...)
 
 // qHashesIn reads 1, 2, 4, … hashes; shorter lists repeat their last index.

@@ -18,6 +18,7 @@ import (
 	"github.com/curfew-jit/curfew/internal/access"
 	"github.com/curfew-jit/curfew/internal/audit"
 	"github.com/curfew-jit/curfew/internal/broker"
+	"github.com/curfew-jit/curfew/internal/notify"
 	"github.com/curfew-jit/curfew/internal/scan"
 )
 
@@ -32,6 +33,8 @@ type state struct {
 	grants      []access.Grant
 	protections []access.Protection
 	scans       []broker.ScanRecord
+	records     []broker.Record
+	notices     []notify.Notice
 	log         []audit.Entry
 	hashes      []tlog.Hash
 	remembered  map[[2]string][2]string
@@ -41,7 +44,7 @@ type state struct {
 
 func (s state) clone() state {
 	s.requests, s.grants, s.protections = slices.Clone(s.requests), slices.Clone(s.grants), slices.Clone(s.protections)
-	s.scans = slices.Clone(s.scans)
+	s.scans, s.records, s.notices = slices.Clone(s.scans), slices.Clone(s.records), slices.Clone(s.notices)
 	s.log, s.hashes = slices.Clip(s.log), slices.Clip(s.hashes)
 	s.remembered, s.keysAt, s.meta = maps.Clone(s.remembered), maps.Clone(s.keysAt), maps.Clone(s.meta)
 	if s.meta == nil {
@@ -312,6 +315,11 @@ func (t *memoryTx) Due() (d broker.Due, err error) {
 			earliest(&d.Opening, g.NotBefore)
 		case access.Activating, access.Active:
 			earliest(&d.Closing, g.EndsAt)
+		}
+	}
+	for _, n := range t.notices {
+		if n.State == notify.Waiting {
+			earliest(&d.Notice, n.NextAt)
 		}
 	}
 	return d, nil

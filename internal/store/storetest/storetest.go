@@ -42,6 +42,8 @@ func Run(t *testing.T, open func(t *testing.T) broker.Store) {
 		{"Log", testLog},
 		{"LogFilters", testLogFilters},
 		{"Scans", testScans},
+		{"Records", testRecords},
+		{"Notices", testNotices},
 		{"Idempotency", testIdempotency},
 		{"SpooledOnce", testSpooledOnce},
 		{"Unstorable", testUnstorable},
@@ -74,7 +76,7 @@ func target(vm string) access.Target {
 func Request(id string) access.Request {
 	terms := access.Terms{Targets: []access.Target{target("web-01"), target("Web-02")}, Source: netip.MustParsePrefix("203.0.113.7/32"), Duration: time.Hour}
 	return access.Request{ID: access.RequestID(id), Requester: "Ana@example.com", Asked: terms, Terms: terms, StartAt: Epoch.Add(time.Minute), Reason: "INC-4711 „Platte“",
-		Ticket: "INC-4711", Extends: "g-aaaaaaaaaa", Needed: 2, Rules: []string{"prod"}, State: access.Pending, CreatedAt: Epoch, ExpiresAt: Epoch.Add(24 * time.Hour),
+		Ticket: "INC-4711", Extends: "g-aaaaaaaaaa", Needs: []access.Need{{Rule: "prod", Steps: []access.Step{{Count: 2}}}}, Rules: []string{"prod"}, State: access.Pending, CreatedAt: Epoch, ExpiresAt: Epoch.Add(24 * time.Hour),
 		Reviews: []access.Review{{Reviewer: "bo", Decision: access.Approve, Comment: "ok", Narrowed: &terms, At: Epoch.Add(time.Second)}}, Grants: []access.GrantID{"g-bbbbbbbbbb"}}
 }
 
