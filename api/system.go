@@ -67,5 +67,7 @@ type Checkpoint struct {
 	Origin string `json:"origin" doc:"The name of the log"`
 	Size   int64  `json:"size" doc:"Entries in the log"`
 	Root   string `json:"root" doc:"Root hash of the Merkle tree, base64"`
-	Text   string `json:"text" doc:"The checkpoint in the form of C2SP tlog-checkpoint: what is kept and compared"`
+	Text   string `json:"text" doc:"The checkpoint in the form of C2SP tlog-checkpoint, signed if the server has a key: what is kept and compared"`
+	// Unsigned is set only where there is a key.
+	Unsigned string `json:"unsigned,omitempty" doc:"Why it is not signed, although the server has a key"`
 }

@@ -5,7 +5,11 @@ package audit
 import (
 	"context"
 	"encoding/json"
+	"maps"
+	"slices"
+	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 // Outcome says at which point of an action an entry was written.
@@ -35,8 +39,27 @@ type Entry struct {
 	Late        bool              `json:"late,omitempty"` // recorded after the fact, because the log could not be written then
 }
 
-// Record returns the bytes that are hashed and stored: JSON with a fixed order of fields and sorted detail.
-func (e Entry) Record() ([]byte, error) { return json.Marshal(e) }
+// Record returns the bytes that are hashed and stored: JSON with a fixed order of fields and sorted detail. An entry that was read back
+// from a record has the same record again: bytes that are no UTF-8 are replaced here, because JSON would write them as an escape, and
+// what it reads from that in another way.
+func (e Entry) Record() ([]byte, error) {
+	for _, s := range []*string{&e.Actor, &e.Action, (*string)(&e.Outcome), &e.Object, &e.VM, &e.Request, &e.Message, &e.Correlation} {
+		*s = text(*s)
+	}
+	for k, v := range e.Detail {
+		if !utf8.ValidString(k) || !utf8.ValidString(v) {
+			clean := make(map[string]string, len(e.Detail))
+			for _, k := range slices.Sorted(maps.Keys(e.Detail)) { // of two keys that become one, always the same stays
+				clean[text(k)] = text(e.Detail[k])
+			}
+			e.Detail = clean
+			break
+		}
+	}
+	return json.Marshal(e)
+}
+
+func text(s string) string { return strings.ToValidUTF8(s, "\ufffd") }
 
 type correlationKey struct{}
 

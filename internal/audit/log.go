@@ -95,15 +95,15 @@ func (c Checkpoint) Sign(signers ...note.Signer) ([]byte, error) {
 	return note.Sign(&note.Note{Text: c.String()}, signers...)
 }
 
-// OpenCheckpoint reads a checkpoint and checks its signature. Nil verifiers take it as it is, signed or not: whoever passes none
-// trusts the place that it came from.
+// OpenCheckpoint reads a checkpoint and checks its signature; what is wrong with that is ErrUnsigned, a *KeyError or a *SignatureError.
+// Nil verifiers take it as it is, signed or not: whoever passes none trusts the place that it came from.
 func OpenCheckpoint(msg []byte, known note.Verifiers) (Checkpoint, error) {
 	if known == nil {
 		return ParseCheckpoint(msg)
 	}
 	n, err := note.Open(msg, known)
 	if err != nil {
-		return Checkpoint{}, fmt.Errorf("checking the signature of the checkpoint: %w", err)
+		return Checkpoint{}, openError(msg, err)
 	}
 	return ParseCheckpoint([]byte(n.Text))
 }

@@ -3,6 +3,7 @@ package audit
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -55,16 +56,42 @@ type Report struct {
 // the log claims to be at, and with older checkpoints from elsewhere. It reads each entry once and keeps no more than a few
 // hashes.
 //
-// A log that was changed is a *TamperError naming the first entry at which that shows; any other error means that the log could
-// not be read. Against somebody who rewrote records, hashes and checkpoint alike, only an older checkpoint that he could not
+// A log that was changed is a *TamperError naming the first entry at which that shows; a checkpoint of another log is a *ForeignError;
+// any other error means that the log could not be read. Against somebody who rewrote records, hashes and checkpoint alike, only an older checkpoint that he could not
 // reach proves anything: then the error names the entries between two checkpoints.
 func Verify(ctx context.Context, r Reader, now Checkpoint, older ...Checkpoint) (Report, error) {
-	rep := Report{Origin: now.Origin, Against: []int64{}}
+	return verify(ctx, r, now.Origin, &now, older)
+}
+
+// VerifyCopy is Verify for a copy of a log, such as an export, that makes no claim of its own: it is compared with checkpoints alone.
+// What stands behind the newest of them is in order, and not proven: Report.Against says up to where it is. Without a checkpoint there
+// is nothing to compare with, which is an error.
+func VerifyCopy(ctx context.Context, r Reader, known ...Checkpoint) (Report, error) {
+	if len(known) == 0 {
+		return Report{}, errors.New("a copy of the audit log proves nothing without a checkpoint")
+	}
+	return verify(ctx, r, known[0].Origin, nil, known)
+}
+
+// ForeignError says that a checkpoint is of another log.
+type ForeignError struct {
+	Log   string // the name of this one
+	Other Checkpoint
+}
+
+// Error implements error.
+func (e *ForeignError) Error() string {
+	return fmt.Sprintf("this is the audit log %s, and the checkpoint of size %d is of another one, %s: another installation made it, or this database was put in the place of the other",
+		e.Log, e.Other.Size, e.Other.Origin)
+}
+
+func verify(ctx context.Context, r Reader, origin string, now *Checkpoint, older []Checkpoint) (Report, error) {
+	rep := Report{Origin: origin, Against: []int64{}}
 	older = slices.Clone(older)
 	slices.SortFunc(older, func(a, b Checkpoint) int { return int(min(max(a.Size-b.Size, -1), 1)) })
 	for _, c := range older {
-		if c.Origin != now.Origin {
-			return rep, &TamperError{Index: -1, Why: fmt.Sprintf("this is the log %s, and the checkpoint of size %d is of %s", now.Origin, c.Size, c.Origin)}
+		if c.Origin != origin {
+			return rep, &ForeignError{Log: origin, Other: c}
 		}
 	}
 	var tree frontier
@@ -88,7 +115,7 @@ func Verify(ctx context.Context, r Reader, now Checkpoint, older ...Checkpoint) 
 		if err != nil {
 			return err
 		}
-		if s.Index >= now.Size {
+		if now != nil && s.Index >= now.Size {
 			return &TamperError{Index: s.Index, Why: fmt.Sprintf("it was put in: the log claims to have %d entries", now.Size)}
 		}
 		hashes := tree.add(s.Record)
@@ -111,6 +138,7 @@ func Verify(ctx context.Context, r Reader, now Checkpoint, older ...Checkpoint) 
 		return rep, &TamperError{Index: tree.size, Why: fmt.Sprintf("the log ends before it, and had %d entries when a checkpoint was made: the rest was removed", older[next].Size)}
 	}
 	switch {
+	case now == nil:
 	case tree.size < now.Size:
 		return rep, &TamperError{Index: tree.size, Why: fmt.Sprintf("the log ends before it, and claims to have %d entries", now.Size)}
 	case rep.Root != now.Root:

@@ -409,7 +409,7 @@ func (b *Broker) review(ctx context.Context, c access.Caller, id access.RequestI
 			msg += fmt.Sprintf("; %d more must agree", n)
 		}
 		e := requestEntry(b.entry(c, action, audit.Done, "", "%s", msg), out)
-		e = detail(e, "comment", ev.Comment, "source", out.Terms.Source.String(), "for", access.Duration(out.Terms.Duration).String())
+		e = detail(e, "comment", ev.Comment, "rules", strings.Join(out.Rules, ","), "source", out.Terms.Source.String(), "for", access.Duration(out.Terms.Duration).String())
 		if ev.Narrowed != nil {
 			e = detail(e, "narrowed", "yes", "targets", targetsText(out.Terms.Targets))
 		}

@@ -2,9 +2,7 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"os"
 	"strings"
 	"time"
 
@@ -12,7 +10,6 @@ import (
 
 	"github.com/curfew-jit/curfew/api"
 	"github.com/curfew-jit/curfew/internal/access"
-	"github.com/curfew-jit/curfew/internal/audit"
 	"github.com/curfew-jit/curfew/internal/client"
 )
 
@@ -182,23 +179,19 @@ func (c *cli) sweepText(r SweepResult) string {
 
 func (c *cli) auditCmd() *cobra.Command {
 	cmd := &cobra.Command{Use: "audit", Short: "What happened, and the proof that nobody edited the record"}
-	cmd.AddCommand(c.auditListCmd(), c.auditVerifyCmd())
+	cmd.AddCommand(c.auditListCmd(), c.auditExportCmd(), c.auditVerifyCmd())
 	return cmd
 }
 
 func (c *cli) auditListCmd() *cobra.Command {
-	var f client.AuditFilter
-	var since, until string
+	var f auditFilter
 	var limit int
 	cmd := &cobra.Command{
 		Use: "list", Short: "List entries of the audit log, newest first", Args: need(0, 0, "no arguments"),
 		Example: "curfew audit list --vm web-01 --since 1d\ncurfew audit list --actor requester --json",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			var err error
-			if f.Since, err = c.moment("since", since); err != nil {
-				return err
-			}
-			if f.Until, err = c.moment("until", until); err != nil {
+			q, err := f.read(c)
+			if err != nil {
 				return err
 			}
 			cl, err := c.client()
@@ -206,8 +199,8 @@ func (c *cli) auditListCmd() *cobra.Command {
 				return err
 			}
 			es, err := pages(limit, func(p client.Page) (api.List[api.AuditEntry], error) {
-				f.Page = p
-				return cl.Audit(cmd.Context(), f)
+				q.Page = p
+				return cl.Audit(cmd.Context(), q)
 			})
 			if err != nil {
 				return err
@@ -217,15 +210,36 @@ func (c *cli) auditListCmd() *cobra.Command {
 	}
 	fl := cmd.Flags()
 	fl.SortFlags = false
+	f.flags(c, cmd)
+	fl.IntVar(&limit, "limit", 50, "at most this many; 0 is all")
+	return cmd
+}
+
+// auditFilter is what selects entries on the command line.
+type auditFilter struct {
+	client.AuditFilter
+	since, until string
+}
+
+func (f *auditFilter) flags(c *cli, cmd *cobra.Command) {
+	fl := cmd.Flags()
 	fl.StringVar(&f.Actor, "actor", "", "only what this `PERSON` did; curfew is the server itself")
 	fl.StringVar(&f.Action, "action", "", "only this `ACTION`, for example request.approve")
 	fl.StringVar(&f.Object, "object", "", "only about this request, grant or resource, by `ID`")
 	fl.StringVar(&f.VM, "vm", "", "only about this `VM`, by name")
-	fl.StringVar(&since, "since", "", "from this `TIME` on: 1d (ago), 09:00, RFC 3339")
-	fl.StringVar(&until, "until", "", "up to this `TIME`")
-	fl.IntVar(&limit, "limit", 50, "at most this many; 0 is all")
+	fl.StringVar(&f.since, "since", "", "from this `TIME` on: 1d (ago), 09:00, RFC 3339")
+	fl.StringVar(&f.until, "until", "", "up to this `TIME`")
 	_ = cmd.RegisterFlagCompletionFunc("vm", c.completeVMs(false))
-	return cmd
+}
+
+func (f *auditFilter) read(c *cli) (client.AuditFilter, error) {
+	out := f.AuditFilter
+	var err error
+	if out.Since, err = c.moment("since", f.since); err != nil {
+		return out, err
+	}
+	out.Until, err = c.moment("until", f.until)
+	return out, err
 }
 
 // moment reads a point in the past: a duration ago, a clock time of today or a day, or RFC 3339.
@@ -260,147 +274,4 @@ func (c *cli) auditTable(es []api.AuditEntry) string {
 		t.row(fmt.Sprint(e.Index), e.At.In(c.Location).Format("2006-01-02 15:04:05 ")+zoneName(e.At.In(c.Location)), e.Actor, e.Action, e.Outcome, e.VM, what)
 	}
 	return t.String()
-}
-
-// VerifyResult says which log was verified, up to where.
-type VerifyResult struct {
-	Source string `json:"source"`           // the server's URL, or the database file
-	Origin string `json:"origin,omitempty"` // the name of the log
-	Size   int64  `json:"size"`
-	Root   string `json:"root"`
-	Older  int64  `json:"older_size,omitempty"` // of the checkpoint that was compared, if one was
-	Text   string `json:"checkpoint"`           // to be kept, and given to --checkpoint later
-}
-
-func (c *cli) auditVerifyCmd() *cobra.Command {
-	var db, older, save string
-	cmd := &cobra.Command{
-		Use: "verify", Short: "Recompute the log's Merkle tree from its entries and compare it with its checkpoint",
-		Long: `Reads every entry, computes the tree anew and compares its root with the checkpoint. With --checkpoint it also shows that the log still
-begins with all that stood in it when that checkpoint was saved: keep one somewhere else with --save, and give it here later.
-With --db it reads a database file, without any server. Ends with 1 when anything does not fit.`,
-		Example: `curfew audit verify --save checkpoint.txt
-curfew audit verify --checkpoint checkpoint.txt
-curfew audit verify --db /var/lib/curfew/curfew.db`,
-		Args: need(0, 0, "no arguments"),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return c.runVerify(cmd.Context(), db, older, save)
-		},
-	}
-	f := cmd.Flags()
-	f.SortFlags = false
-	if c.Local.VerifyDB != nil {
-		f.StringVar(&db, "db", "", "verify this database `FILE`, offline")
-	}
-	f.StringVar(&older, "checkpoint", "", "`FILE` with a checkpoint that was saved earlier")
-	f.StringVar(&save, "save", "", "write the checkpoint to this `FILE`")
-	return cmd
-}
-
-func (c *cli) runVerify(ctx context.Context, db, older, save string) error {
-	var old []audit.Checkpoint
-	if older != "" {
-		b, err := os.ReadFile(older)
-		if err != nil {
-			return badInput("checkpoint", "the checkpoint cannot be read: %v", err)
-		}
-		cp, err := audit.ParseCheckpoint(b)
-		if err != nil {
-			return badInput("checkpoint", "%s: %v", older, err)
-		}
-		old = append(old, cp)
-	}
-	var v VerifyResult
-	var err error
-	if db != "" {
-		v, err = c.Local.VerifyDB(ctx, db, old)
-	} else {
-		v, err = c.verifyServer(ctx, old)
-	}
-	if err != nil {
-		return err
-	}
-	if save != "" {
-		if err := os.WriteFile(save, []byte(v.Text), 0o644); err != nil {
-			return access.Errorf(access.CodeUnavailable, "the checkpoint could not be saved: %v", err)
-		}
-	}
-	return c.show(v, func() string {
-		var f fields
-		f.add("verified", count(int(v.Size), "entry")+" of "+v.Source+": nothing was changed, removed or put in between")
-		if len(old) > 0 {
-			f.add("since", fmt.Sprintf("the checkpoint of size %d: the log still begins with all of it", v.Older))
-		}
-		f.add("root", v.Root)
-		f.add("saved", save)
-		return f.String()
-	})
-}
-
-// Verified turns what a verification saw into a result: a log that was changed is an error that names where it shows.
-func Verified(source string, now audit.Checkpoint, rep audit.Report, err error) (VerifyResult, error) {
-	v := VerifyResult{Source: source, Origin: rep.Origin, Size: rep.Size, Root: rep.Root.String(), Text: now.String()}
-	for _, n := range rep.Against {
-		v.Older = n
-	}
-	var t *audit.TamperError
-	if errors.As(err, &t) {
-		return v, access.Errorf(access.CodeInternal, "%s", t).
-			WithHint("keep the database and every checkpoint as they are, and find out who wrote to the database since")
-	}
-	return v, err
-}
-
-// verifyServer fetches the whole log, and trusts nothing of it but what the tree confirms.
-func (c *cli) verifyServer(ctx context.Context, older []audit.Checkpoint) (VerifyResult, error) {
-	cl, err := c.client()
-	if err != nil {
-		return VerifyResult{}, err
-	}
-	head, err := cl.Checkpoint(ctx)
-	if err != nil {
-		return VerifyResult{}, err
-	}
-	now, err := audit.ParseCheckpoint([]byte(head.Text))
-	if err != nil {
-		return VerifyResult{}, access.Errorf(access.CodeInternal, "the server's checkpoint is not readable: %v", err)
-	}
-	rep, err := audit.Verify(ctx, remoteLog{cl, now.Size}, now, older...)
-	return Verified(cl.Server(), now, rep, err)
-}
-
-// remoteLog reads a server's log up to a size: what was written after the checkpoint was made is not its matter.
-type remoteLog struct {
-	cl   *client.Client
-	size int64
-}
-
-// Entries implements audit.Reader.
-func (r remoteLog) Entries(ctx context.Context, fn func(audit.Stored) error) error {
-	f := client.AuditFilter{Ascending: true, Page: client.Page{Limit: 500}}
-	for n := int64(0); n < r.size; {
-		l, err := r.cl.Audit(ctx, f)
-		if err != nil {
-			return err
-		}
-		for _, e := range l.Items {
-			if e.Index >= r.size {
-				return nil
-			}
-			rec, err := audit.Entry{Index: e.Index, At: e.At, Actor: e.Actor, Action: e.Action, Outcome: audit.Outcome(e.Outcome), Object: e.Object, VM: e.VM,
-				Request: e.Request, Message: e.Message, Detail: e.Detail, Correlation: e.Correlation, Late: e.Late}.Record()
-			if err != nil {
-				return err
-			}
-			if err := fn(audit.Stored{Index: e.Index, Record: rec}); err != nil {
-				return err
-			}
-			n++
-		}
-		if l.Next == "" || l.Next == f.Page.After {
-			return nil
-		}
-		f.Page.After = l.Next
-	}
-	return nil
 }

@@ -142,7 +142,7 @@ func TestTampering(t *testing.T) {
 	t.Run("the log of another installation", func(t *testing.T) {
 		foreign := older[0]
 		foreign.Origin = "curfew/audit/other"
-		var e *audit.TamperError
+		var e *audit.ForeignError
 		if _, err := verifyFile(t, source, []audit.Checkpoint{foreign}); !errors.As(err, &e) {
 			t.Errorf("got %v", err)
 		}

@@ -1,0 +1,145 @@
+package export
+
+import (
+	"strings"
+
+	"github.com/curfew-jit/curfew/internal/audit"
+)
+
+// class is a class of OCSF events that entries become.
+type class struct {
+	uid      int
+	name     string
+	category string
+	verbs    map[int]string // the class's activities that are used here, with their captions
+}
+
+// The classes. Authentication and Authorize Session are not among them: the log holds no sign-in, and a grant is a permission to
+// connect, given before any session is there.
+var (
+	userAccess = class{3005, "User Access Management", "Identity & Access Management", map[int]string{1: "Assign Privileges", 2: "Revoke Privileges"}}
+	entity     = class{3004, "Entity Management", "Identity & Access Management", map[int]string{1: "Create", 2: "Read", 3: "Update", 5: "Move", 8: "Enable", 9: "Disable",
+		10: "Activate", 11: "Deactivate", 12: "Suspend", 13: "Resume"}}
+	apiCall    = class{6003, "API Activity", "Application Activity", map[int]string{1: "Create", 2: "Read", 3: "Update", 4: "Delete"}}
+	scanRun    = class{6007, "Scan Activity", "Application Activity", map[int]string{1: "Started", 2: "Completed", 6: "Error"}}
+	compliance = class{2003, "Compliance Finding", "Findings", map[int]string{1: "Create", 2: "Update", 3: "Close"}}
+	base       = class{0, "Base Event", "Uncategorized", nil}
+)
+
+// meaning is what an action is, apart from the outcome of one entry.
+type meaning struct {
+	title    string // for people, and the name of a CEF event
+	class    class
+	activity int
+	other    string // the activity in our word, where activity is 99
+	kind     string // what the entry's object is
+	refused  int    // the activity of the API call that was refused; 0 is 3, an update
+}
+
+const otherActivity = 99
+
+// actions are all that the log holds. Requests, rules and protections are entities that somebody manages; that a grant is given or taken
+// is a privilege of a user's; that it is opened and shut is its entity being activated and deactivated, so that one grant counts as one
+// privilege; findings of scans are findings; a call that only reads, or was refused, is a call.
+var actions = map[string]meaning{
+	"request.create":   {title: "Access requested", class: entity, activity: 1, kind: "Access Request", refused: 1},
+	"request.approve":  {title: "Access request approved", class: entity, activity: 3, kind: "Access Request"},
+	"request.deny":     {title: "Access request denied", class: entity, activity: 3, kind: "Access Request"},
+	"request.cancel":   {title: "Access request cancelled", class: entity, activity: 11, kind: "Access Request"},
+	"request.expire":   {title: "Access request expired", class: entity, activity: 11, kind: "Access Request"},
+	"request.plan":     {title: "Access request planned", class: apiCall, activity: 2, kind: "Virtual Machine", refused: 2},
+	"request.read":     {title: "Access requests read", class: apiCall, activity: 2, kind: "Access Request", refused: 2},
+	"grant.create":     {title: "Access granted", class: userAccess, activity: 1, kind: "Grant"},
+	"grant.extend":     {title: "Access extended", class: userAccess, activity: 1, kind: "Grant"},
+	"grant.close":      {title: "Access given back", class: userAccess, activity: 2, kind: "Grant"},
+	"grant.revoke":     {title: "Access revoked", class: userAccess, activity: 2, kind: "Grant"},
+	"grant.open":       {title: "Port opened", class: entity, activity: 10, kind: "Grant"},
+	"grant.shut":       {title: "Port shut", class: entity, activity: 11, kind: "Grant"},
+	"grant.ready":      {title: "Opening verified", class: entity, activity: otherActivity, other: "Verify", kind: "Grant"},
+	"grant.move":       {title: "Opening moved", class: entity, activity: 5, kind: "Grant"},
+	"grant.read":       {title: "Grants read", class: apiCall, activity: 2, kind: "Grant", refused: 2},
+	"protection.on":    {title: "JIT protection switched on", class: entity, activity: 8, kind: "JIT Protection"},
+	"protection.off":   {title: "JIT protection switched off", class: entity, activity: 9, kind: "JIT Protection"},
+	"protection.check": {title: "JIT protection checked", class: entity, activity: 2, kind: "JIT Protection"},
+	"nsg.create":       {title: "Network security group made", class: entity, activity: 1, kind: "Network Security Group"},
+	"rule.replace":     {title: "Network rule replaced", class: entity, activity: 3, kind: "Network Security Rule"},
+	"rule.restore":     {title: "Network rule restored", class: entity, activity: 3, kind: "Network Security Rule"},
+	"rule.rewrite":     {title: "Network rule rewritten", class: entity, activity: 3, kind: "Network Security Group"},
+	"drift.repair":     {title: "Outside change put right", class: entity, activity: 3, kind: "Network Security Group"},
+	"scan.run":         {title: "Scan started", class: scanRun, activity: 1, kind: "Scan"},
+	"scan.done":        {title: "Scan ended", class: scanRun, activity: 2, kind: "Scan"},
+	"scan.appeared":    {title: "Finding appeared", class: compliance, activity: 1, kind: "Finding"},
+	"scan.changed":     {title: "Finding changed", class: compliance, activity: 2, kind: "Finding"},
+	"scan.gone":        {title: "Finding gone", class: compliance, activity: 3, kind: "Finding"},
+	"scan.read":        {title: "Scans read", class: apiCall, activity: 2, kind: "Scan", refused: 2},
+	"scan.explain":     {title: "Reachability explained", class: apiCall, activity: 2, kind: "Virtual Machine", refused: 2},
+	"system.hold":      {title: "Openings put on hold", class: entity, activity: 12, kind: "Openings"},
+	"system.resume":    {title: "Openings resumed", class: entity, activity: 13, kind: "Openings"},
+	"system.reconcile": {title: "Sweep asked for", class: apiCall, activity: 3, kind: "Openings"},
+	"audit.read":       {title: "Audit log read", class: apiCall, activity: 2, kind: "Audit Log", refused: 2},
+	"events.watch":     {title: "Events watched", class: apiCall, activity: 2, kind: "Audit Log", refused: 2},
+	"vm.read":          {title: "Machines read", class: apiCall, activity: 2, kind: "Virtual Machine", refused: 2},
+}
+
+// Known tells whether an action has a meaning here. Entries with another one become base events that say so by their action.
+func Known(action string) bool { _, ok := actions[action]; return ok }
+
+// meant returns what one entry is: the action's meaning, changed where the outcome, or what the entry lacks, makes it another thing.
+func meant(e audit.Entry) meaning {
+	m, ok := actions[e.Action]
+	switch {
+	case !ok:
+		return meaning{title: "Entry of the audit log", class: base, activity: otherActivity, other: e.Action, kind: "Object"}
+	case e.Outcome == audit.Refused:
+		// A call was made and refused; nothing was assigned, made or changed.
+		m.class, m.activity, m.other = apiCall, max(m.refused, 0), ""
+		if m.activity == 0 {
+			m.activity = 3
+		}
+	case m.class.uid == userAccess.uid && e.Detail["requester"] == "":
+		m.class, m.activity = apiCall, 3 // whose privilege it is is not told
+	case e.Action == "scan.done" && e.Outcome == audit.Failed:
+		m.activity = 6
+	case m.class.uid == compliance.uid && e.Detail["rule"] == "": // "and so many more"
+		m.class, m.activity, m.other, m.kind = scanRun, otherActivity, "Findings Counted", "Scan"
+	}
+	return m
+}
+
+func (m meaning) activityName() string {
+	if m.activity == otherActivity {
+		return m.other
+	}
+	return m.class.verbs[m.activity]
+}
+
+// severity is that of OCSF: 1 informational, 2 low, 3 medium, 4 high, 5 critical.
+func severity(e audit.Entry) int {
+	switch {
+	case e.Outcome == audit.Failed && (e.Action == "grant.shut" || e.Action == "grant.revoke" || e.Action == "protection.on" || e.Action == "drift.repair"):
+		return 4 // a port may stand open that should be shut
+	case e.Action == "system.hold":
+		return 4
+	case e.Outcome == audit.Failed, e.Outcome == audit.Refused, e.Action == "drift.repair":
+		return 3
+	case e.Action == "scan.appeared", e.Action == "scan.changed":
+		switch e.Detail["severity"] {
+		case "critical":
+			return 5
+		case "high":
+			return 4
+		case "medium":
+			return 3
+		case "low":
+			return 2
+		}
+	case e.Action == "grant.revoke", e.Action == "protection.off", e.Action == "rule.replace", e.Action == "system.resume":
+		return 2
+	}
+	return 1
+}
+
+var severityNames = map[int]string{1: "Informational", 2: "Low", 3: "Medium", 4: "High", 5: "Critical"}
+
+// service tells whether the program itself acted: the configuration lets nobody be called so.
+func service(e audit.Entry) bool { return strings.EqualFold(e.Actor, "curfew") }
