@@ -87,6 +87,7 @@ type FixLeft struct {
 	Finding  string      `json:"finding"`
 	Rule     scan.RuleID `json:"rule"`
 	Resource string      `json:"resource"`
+	Name     string      `json:"name"` // what the resource is called, told apart from others
 	Why      string      `json:"why"`
 	Next     string      `json:"next,omitempty"`
 }
@@ -119,6 +120,7 @@ type FixOutcome struct {
 type FixUndone struct {
 	Resource string `json:"resource"`
 	Name     string `json:"name,omitempty"`
+	Title    string `json:"title"` // what both are called, told apart from others
 	What     string `json:"what"`
 }
 
@@ -126,6 +128,7 @@ type FixUndone struct {
 type FixKept struct {
 	Resource string `json:"resource"`
 	Name     string `json:"name,omitempty"`
+	Title    string `json:"title"`
 	Why      string `json:"why"`
 	Next     string `json:"next,omitempty"`
 }
@@ -184,7 +187,7 @@ Management ports are shut to the Internet; Bastion and the virtual network keep 
 	f.StringVar(&o.undo, "undo", "", "keep what is changed in this `FILE`, so that it can be given back (default: a file named after the time)")
 	f.StringVar(&o.undoFrom, "undo-from", "", "give back what this undo `FILE` tells of, wherever nobody has changed it since")
 	f.BoolVar(&o.ShutVirtualNetwork, "shut-virtual-network", false, "shut management ports to the virtual network as well; Bastion keeps its way in")
-	f.StringArrayVar(&o.ReplaceRules, "replace-rule", nil, "consent to narrow this rule of somebody else's, `NSG/RULE`; may be repeated")
+	f.StringArrayVar(&o.ReplaceRules, "replace-rule", nil, "consent to narrow this rule of somebody else's, `NSG/RULE`, with the resource group before it where that is not clear; may be repeated")
 	f.StringArrayVar(&o.RemoveDefender, "remove-defender-rule", nil, "consent to remove this rule of Defender's that is past its end, `NSG/RULE`; may be repeated")
 	f.StringVar(&o.backend, "backend", "nsg", "switch just-in-time access on by nsg (Curfew's own rules) or defender (a policy of Defender for Cloud)")
 	f.StringVar(&o.max, "max", "", "longest access `TIME` of Defender's policies")
@@ -295,9 +298,9 @@ func (c *cli) runFix(cmd *cobra.Command, args []string, o *fixFlags) error {
 		return err
 	}
 	if o.dryRun {
-		return c.show(plan, func() string { return fixPlanText(plan, findings) })
+		return c.show(plan, func() string { return fixPlanText(plan) })
 	}
-	c.say("%s", strings.TrimRight(fixPlanText(plan, findings), "\n"))
+	c.say("%s", strings.TrimRight(fixPlanText(plan), "\n"))
 	if len(plan.Steps) == 0 {
 		done := FixOutcome{Steps: []FixStepOutcome{}, Fixed: plan.Passes, Open: plan.Left, Judged: true, Complete: len(plan.Left) == 0}
 		if err := c.show(done, func() string { return "" }); err != nil {
@@ -362,7 +365,7 @@ func stepWords(s FixStepOutcome) string {
 }
 
 // fixPlanText is the plan as a person confirms it.
-func fixPlanText(p FixPlan, findings []scan.Finding) string {
+func fixPlanText(p FixPlan) string {
 	var b strings.Builder
 	if len(p.Steps) == 0 && len(p.Left) == 0 {
 		b.WriteString("Nothing to put right.\n")
@@ -383,28 +386,20 @@ func fixPlanText(p FixPlan, findings []scan.Finding) string {
 	if len(p.Passes) > 0 {
 		fmt.Fprintf(&b, "%s: hold no more.\n", several(len(p.Passes), "finding"))
 	}
-	leftText(&b, "Left as it is", p.Left, findings)
+	leftText(&b, "Left as it is", p.Left)
 	for _, n := range p.Notes {
 		fmt.Fprintf(&b, "note: %s\n", safe(n))
 	}
 	return b.String()
 }
 
-func leftText(b *strings.Builder, head string, left []FixLeft, findings []scan.Finding) {
+func leftText(b *strings.Builder, head string, left []FixLeft) {
 	if len(left) == 0 {
 		return
 	}
-	names := map[string]string{}
-	for _, f := range findings {
-		names[f.ID] = f.Name
-	}
 	fmt.Fprintf(b, "%s (%d):\n", head, len(left))
 	for _, l := range left {
-		name := names[l.Finding]
-		if name == "" {
-			name = shortID(l.Resource)
-		}
-		fmt.Fprintf(b, "  %s %s: %s\n", l.Rule, safe(name), safe(l.Why))
+		fmt.Fprintf(b, "  %s %s: %s\n", l.Rule, safe(l.Name), safe(l.Why))
 		if l.Next != "" {
 			fmt.Fprintf(b, "      next: %s\n", safe(l.Next))
 		}
@@ -414,7 +409,7 @@ func leftText(b *strings.Builder, head string, left []FixLeft, findings []scan.F
 func fixedText(o FixOutcome, findings []scan.Finding) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%d of %s put right, with %s.\n", len(o.Fixed), several(len(findings), "finding"), several(o.Writes, "write"))
-	leftText(&b, "Still open", o.Open, findings)
+	leftText(&b, "Still open", o.Open)
 	if o.Undo != "" {
 		fmt.Fprintf(&b, "To give back what was changed: curfew fix --undo-from %s\n", safe(o.Undo))
 	}
@@ -473,14 +468,14 @@ func undoText(o FixUndo) string {
 		return "Nothing is left to give back.\n"
 	}
 	for _, d := range o.Done {
-		fmt.Fprintf(&b, "%s: %s %s: %s\n", verb, safe(shortID(d.Resource)), safe(d.Name), safe(d.What))
+		fmt.Fprintf(&b, "%s: %s: %s\n", verb, safe(d.Title), safe(d.What))
 	}
 	for _, list := range []struct {
 		head string
 		kept []FixKept
 	}{{"left as it is", o.Kept}, {"FAILED", o.Failed}} {
 		for _, k := range list.kept {
-			fmt.Fprintf(&b, "%s: %s %s: %s", list.head, safe(shortID(k.Resource)), safe(k.Name), safe(k.Why))
+			fmt.Fprintf(&b, "%s: %s: %s", list.head, safe(k.Title), safe(k.Why))
 			if k.Next != "" {
 				fmt.Fprintf(&b, " (%s)", safe(k.Next))
 			}

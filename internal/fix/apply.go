@@ -216,7 +216,7 @@ func (f *Fixer) applyGroup(ctx context.Context, o Options, s *Step, so *StepOutc
 				removing[name] = true
 			}
 		}
-		g := newGroup(n, removing, s.consents, now)
+		g := newGroup(n, s.name, removing, s.consents, now)
 		g.spare, g.taken = s.spare, s.taken
 		last = g
 		gs := groups{key: g}
@@ -327,7 +327,7 @@ func (f *Fixer) judge(ctx context.Context, p Plan, out *Outcome) {
 	}
 	ids := slices.Sorted(maps.Keys(p.asked))
 	stay := func(x scan.Finding, l Left) {
-		l.Finding, l.Rule, l.Resource = x.ID, x.Rule, x.Resource
+		l.Finding, l.Rule, l.Resource, l.Name = x.ID, x.Rule, x.Resource, p.names.of(x.Resource)
 		out.Open = append(out.Open, l)
 	}
 	unread := func(err error) {

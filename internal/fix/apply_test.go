@@ -254,7 +254,7 @@ func TestGroupsOfOneName(t *testing.T) {
 	fs := w.scan(scan.VMPortExposed)
 	// Consent for the one in group a is none for the one in group b.
 	p, out := w.fix(fs, fix.Options{ReplaceRules: []string{"a/same-nsg/ssh"}})
-	if len(out.Fixed) != 1 || len(p.Left) != 1 || !strings.Contains(p.Left[0].Next, "--replace-rule same-nsg/ssh") {
+	if len(out.Fixed) != 1 || len(p.Left) != 1 || !strings.Contains(p.Left[0].Next, "--replace-rule b/same-nsg/ssh") {
 		t.Fatalf("fixed %v, left %s", out.Fixed, show(p.Left))
 	}
 	if got := w.rules(a) + "; " + w.rules(b); got != "299 curfew-fix-deny-tcp-22, 300 ssh; 100 ssh" {

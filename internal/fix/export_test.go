@@ -17,7 +17,7 @@ type TestNeed struct {
 
 // Place puts denies for needs into a group, and says what is in the way of each that was not met.
 func Place(n azure.NSG, needs []TestNeed, consents map[string]bool, now time.Time) (rules []azure.SecurityRule, changes []Change, why []string, gone []string) {
-	g := newGroup(n, nil, consents, now)
+	g := newGroup(n, azure.IDName(n.ID), nil, consents, now)
 	gs := groups{azure.Key(n.ID): g}
 	for _, x := range needs {
 		nd := need{what: "port", dest: x.Dest, port: x.Port, checks: []check{{x.Dest, x.Path, "a way"}}}

@@ -14,7 +14,6 @@ import (
 	"errors"
 	"log/slog"
 	"net/netip"
-	"strings"
 	"time"
 
 	"github.com/curfew-jit/curfew/api"
@@ -56,7 +55,7 @@ const (
 // Options are a person's choices. The zero value is the careful one.
 type Options struct {
 	ShutVirtualNetwork bool     // shut management ports to the virtual network as well; Bastion keeps its way in
-	ReplaceRules       []string // NSG/RULE, GROUP/NSG/RULE or resource id: these rules of others may be narrowed
+	ReplaceRules       []string // NSG/RULE, GROUP/NSG/RULE, SUBSCRIPTION/GROUP/NSG/RULE or resource id: these rules of others may be narrowed
 	RemoveDefender     []string // the same: these rules of Defender's that are past their end may be removed
 
 	Backend     Backend        // "" is Curfew
@@ -144,43 +143,3 @@ func (o Options) normal() (Options, error) {
 }
 
 var scanPorts = []uint16{22, 3389, 5985, 5986}
-
-// splitRule takes NSG/RULE, GROUP/NSG/RULE or a rule's resource id apart.
-func splitRule(s string) (nsg, rule string) {
-	s = strings.TrimRight(s, "/")
-	i := strings.LastIndexByte(s, '/')
-	if i <= 0 {
-		return "", ""
-	}
-	nsg, rule = s[:i], s[i+1:]
-	if strings.HasPrefix(s, "/") {
-		if j := strings.LastIndexByte(nsg, '/'); strings.EqualFold(nsg[j+1:], "securityRules") {
-			nsg = nsg[:j]
-		}
-	}
-	return nsg, rule
-}
-
-// namesGroup tells whether a reference means the group of this id.
-func namesGroup(ref, id string) bool {
-	if strings.HasPrefix(ref, "/") {
-		return azure.EqualID(ref, id)
-	}
-	group, name, both := strings.Cut(ref, "/")
-	if !both {
-		return strings.EqualFold(ref, azure.IDName(id))
-	}
-	p, err := azure.ParseID(id)
-	return err == nil && strings.EqualFold(group, p.Group) && strings.EqualFold(name, p.Name())
-}
-
-// consents returns the lower-case names of the rules of one group among references.
-func consents(refs []string, nsgID string) map[string]bool {
-	out := map[string]bool{}
-	for _, s := range refs {
-		if nsg, rule := splitRule(s); namesGroup(nsg, nsgID) {
-			out[strings.ToLower(rule)] = true
-		}
-	}
-	return out
-}

@@ -80,6 +80,7 @@ var everywhere = []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustPa
 // group is one network security group as it is read and as it is to be. It is pure; a copy is cheap.
 type group struct {
 	read     azure.NSG
+	name     string // in words
 	rules    []azure.SecurityRule
 	now      time.Time
 	removing map[string]bool // lower-case names of rules that are to go
@@ -90,8 +91,8 @@ type group struct {
 	cache    map[*netsec.Compiled]*netsec.Compiled
 }
 
-func newGroup(n azure.NSG, removing, consents map[string]bool, now time.Time) *group {
-	g := &group{read: n, now: now, removing: removing, consents: consents}
+func newGroup(n azure.NSG, name string, removing, consents map[string]bool, now time.Time) *group {
+	g := &group{read: n, name: name, now: now, removing: removing, consents: consents}
 	for _, r := range n.Rules {
 		if !removing[strings.ToLower(r.Name)] {
 			g.rules = append(g.rules, r)
@@ -133,15 +134,6 @@ func (g *group) live(r azure.SecurityRule) bool {
 	return isDefenderAllow(r)
 }
 
-func (g *group) liveName(name string) bool {
-	for _, r := range g.rules {
-		if strings.EqualFold(r.Name, name) {
-			return g.live(r)
-		}
-	}
-	return false
-}
-
 // groups are the groups of a plan by key.
 type groups map[string]*group
 
@@ -162,16 +154,7 @@ func (gs groups) path(p netsec.Path) netsec.Path {
 func (gs groups) exposed(n need) (open bool, by []*netsec.RuleRef, way string) {
 	for _, c := range n.checks {
 		p := gs.path(c.path)
-		reach := p.Reachable(c.dest, netsec.TCP, netsec.Port(n.port)).Except(func(pp *netsec.PathPiece) bool {
-			for _, h := range pp.Hops {
-				if h.Rule != nil && !h.Rule.Default {
-					if g := gs[azure.Key(h.GroupID)]; g != nil && g.liveName(h.Rule.Name) {
-						return true
-					}
-				}
-			}
-			return false
-		})
+		reach := p.Reachable(c.dest, netsec.TCP, netsec.Port(n.port)).Except(func(pp *netsec.PathPiece) bool { return gs.passing(pp, false) })
 		if !reach.Exposed() {
 			continue
 		}
@@ -315,12 +298,44 @@ func text(r azure.SecurityRule) json.RawMessage {
 	return b
 }
 
+// words says what a rule does.
 func words(r azure.SecurityRule) string {
-	src, dst := list(append(slices.Clone(r.SourcePrefixes), names(r.SourceASGs)...), 4), list(append(slices.Clone(r.DestinationPrefixes), names(r.DestinationASGs)...), 4)
-	return fmt.Sprintf("%s %s %s to %s from %s", strings.ToLower(r.Access), strings.ToLower(r.Protocol), list(r.DestinationPorts, 4), dst, src)
+	any := func(l []string) bool { return slices.Equal(l, []string{"*"}) }
+	ports := list(r.DestinationPorts, 4)
+	what := strings.ToLower(r.Protocol) + " " + ports
+	switch {
+	case r.Protocol == "*" && any(r.DestinationPorts):
+		what = "everything"
+	case r.Protocol == "*":
+		what = "any protocol on port " + ports
+	case any(r.DestinationPorts):
+		what = strings.ToLower(r.Protocol) + " on all ports"
+	}
+	dst := list(append(slices.Clone(r.DestinationPrefixes), idNames(r.DestinationASGs)...), 4)
+	if any(r.DestinationPrefixes) {
+		dst = "any address"
+	}
+	return fmt.Sprintf("%s %s to %s from %s", strings.ToLower(r.Access), what, dst, sources(r))
 }
 
-func names(ids []string) (out []string) {
+// sources says whom a rule is about.
+func sources(r azure.SecurityRule) string {
+	var out []string
+	for _, s := range append(slices.Clone(r.SourcePrefixes), idNames(r.SourceASGs)...) {
+		switch {
+		case s == "*":
+			s = "anywhere"
+		case strings.EqualFold(s, "Internet"):
+			s = "the Internet"
+		case strings.EqualFold(s, "VirtualNetwork"):
+			s = "the virtual network"
+		}
+		out = append(out, s)
+	}
+	return list(out, 4)
+}
+
+func idNames(ids []string) (out []string) {
 	for _, id := range ids {
 		out = append(out, azure.IDName(id))
 	}

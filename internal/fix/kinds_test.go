@@ -115,7 +115,7 @@ func TestUpgradeStopsOnFailure(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, out := w.fix(fs, fix.Options{Upgrade: true})
-	if out.Complete() || out.Steps[0].State != fix.StepPartly || !strings.HasPrefix(out.Steps[0].Error, "1 of 4 instances are on the model; then instances 1 failed") {
+	if out.Complete() || out.Steps[0].State != fix.StepPartly || !strings.HasPrefix(out.Steps[0].Error, "1 of 4 instances are on the model; then instance 1 failed") {
 		t.Fatalf("%s", show(out))
 	}
 	if n := w.sim.Writes(id); n != 2 { // the model, one batch; the one that failed was not applied

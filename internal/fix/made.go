@@ -82,7 +82,7 @@ func (u *undoing) made(ctx context.Context, es []entry) error {
 		keep("the group that was made holds rules: "+list(ruleNames(foreign), 4), "take them out, and undo again, or keep the group")
 		return nil
 	case len(elsewhere) > 0:
-		keep("the group that was made is in use elsewhere: "+list(names(elsewhere), 4), "take it off there, and undo again, or keep the group")
+		keep("the group that was made is in use elsewhere: "+list(idNames(elsewhere), 4), "take it off there, and undo again, or keep the group")
 		return nil
 	}
 	if !u.dry {
@@ -96,7 +96,7 @@ func (u *undoing) made(ctx context.Context, es []entry) error {
 			return err
 		}
 	}
-	u.out.Done = append(u.out.Done, Undone{Resource: e.Resource, What: "the group that was made is taken off " + list(names(n.NICs), 4) + " and removed: the machine is reached as it was before"})
+	u.out.Done = append(u.out.Done, Undone{Resource: e.Resource, What: "the group that was made is taken off " + list(idNames(n.NICs), 4) + " and removed: the machine is reached as it was before"})
 	return u.note(es)
 }
 

@@ -151,7 +151,7 @@ func (g *group) lose(n need, behind []azure.SecurityRule, env netsec.Env) {
 		if !strings.EqualFold(r.Access, "Allow") || !inventory.Rule(r).Overlaps(n.prefixes(), netsec.TCP, netsec.Port(n.port), env) || !fromOutside(r) {
 			continue
 		}
-		words := fmt.Sprintf("whoever comes from the Internet to %s by rule %s (priority %d, from %s)", n.what, r.Name, r.Priority, list(r.SourcePrefixes, 4))
+		words := fmt.Sprintf("whoever comes from the Internet to %s by rule %s (priority %d, from %s)", n.what, r.Name, r.Priority, sources(r))
 		if !slices.Contains(g.gone, words) {
 			g.gone = append(g.gone, words)
 		}
@@ -198,10 +198,18 @@ func (gs groups) offenders(key string, n need) []azure.SecurityRule {
 	return out
 }
 
+// name is what a group is called, or the collection of a security admin rule.
+func (gs groups) name(id string) string {
+	if g := gs[azure.Key(id)]; g != nil {
+		return g.name
+	}
+	return azure.IDName(id)
+}
+
 // why says what is in the way of shutting the need in the group.
 func (gs groups) why(key string, n need) *obstacle {
 	g := gs[key]
-	nsg := azure.IDName(g.read.ID)
+	nsg := g.name
 	if len(g.rules) >= maxRules {
 		return &obstacle{fmt.Sprintf("%s is full: it holds %d rules", nsg, len(g.rules)), "take out rules that are no longer needed"}
 	}
@@ -210,7 +218,7 @@ func (gs groups) why(key string, n need) *obstacle {
 		_, by, way := gs.exposed(n)
 		names := []string{}
 		for _, r := range by {
-			names = append(names, r.String())
+			names = append(names, fmt.Sprintf("%s/%s (priority %d)", gs.name(r.GroupID), r.Name, r.Priority))
 		}
 		if len(names) == 0 {
 			return &obstacle{fmt.Sprintf("%s is reached by %s, on which no rule of %s decides", n.what, way, nsg), "look at it with: curfew scan explain"}
@@ -318,10 +326,10 @@ func (g *group) later(r azure.SecurityRule, n need) (int, *obstacle) {
 		}
 		if !strings.EqualFold(x.Access, "Allow") && !strings.HasPrefix(strings.ToLower(x.Name), denyPrefix) && g.takes(x, r, n) {
 			return 0, &obstacle{fmt.Sprintf("rule %s cannot be narrowed without loss: %s (priority %d) stands behind it, and would take from it what it lets in", r.Name, x.Name, x.Priority),
-				"move the rules of " + azure.IDName(g.read.ID) + " apart by hand, and run fix again"}
+				"move the rules of " + g.name + " apart by hand, and run fix again"}
 		}
 	}
-	return 0, &obstacle{fmt.Sprintf("no priority is free behind rule %s", r.Name), "move the rules of " + azure.IDName(g.read.ID) + " apart by hand, and run fix again"}
+	return 0, &obstacle{fmt.Sprintf("no priority is free behind rule %s", r.Name), "move the rules of " + g.name + " apart by hand, and run fix again"}
 }
 
 // takes tells whether a deny would take something from a rule that is put behind it: the port, or of a rule that carries on another,

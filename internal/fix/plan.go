@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -47,6 +48,7 @@ type Step struct {
 	Loses    []string `json:"loses,omitempty"` // who loses access
 	Notes    []string `json:"notes,omitempty"` // what it does not do, and what else is to be known
 
+	name         string // what Resource is called in words
 	subscription string
 	needs        []need
 	removing     map[string]bool
@@ -67,6 +69,7 @@ type Left struct {
 	Finding  string      `json:"finding"`
 	Rule     scan.RuleID `json:"rule"`
 	Resource string      `json:"resource"`
+	Name     string      `json:"name"` // what the resource is called, with its group where it is not the only one of that name
 	Why      string      `json:"why"`
 	Next     string      `json:"next,omitempty"`
 }
@@ -81,6 +84,7 @@ type Plan struct {
 	Digest string    `json:"digest"` // of the steps: two plans that would do the same have the same
 
 	asked         map[string]scan.Finding
+	names         names
 	subscriptions []string
 	options       Options
 }
@@ -92,6 +96,9 @@ type builder struct {
 	now        time.Time
 	e          *estate.Estate
 	plan       *Plan
+	names      names
+	overdue    map[string]bool // rules of Defender's that are past their end
+	bypasses   []scan.Finding  // bypassed just-in-time access that protect is not asked for
 	groups     groups
 	steps      map[string]*Step // of groups, by key
 	order      []*Step
@@ -126,7 +133,7 @@ func (f *Fixer) Plan(ctx context.Context, findings []scan.Finding, o Options) (P
 			return Plan{}, err
 		}
 	}
-	p.Digest = digest(p.Steps)
+	p.Digest, p.names = digest(p.Steps), b.names
 	return p, nil
 }
 
@@ -137,13 +144,17 @@ func digest(steps []Step) string {
 }
 
 func (b *builder) left(x scan.Finding, next, format string, args ...any) {
-	b.plan.Left = append(b.plan.Left, Left{Finding: x.ID, Rule: x.Rule, Resource: x.Resource, Why: fmt.Sprintf(format, args...), Next: next})
+	b.plan.Left = append(b.plan.Left, Left{Finding: x.ID, Rule: x.Rule, Resource: x.Resource, Name: b.names.of(x.Resource), Why: fmt.Sprintf(format, args...), Next: next})
 }
 
 func (b *builder) build(ctx context.Context) error {
 	fresh := map[string]scan.Finding{}
 	for _, x := range b.f.c.Judge(b.e) {
 		fresh[x.ID] = x
+	}
+	b.names, b.overdue = namesIn(b.e), overdueRules(fresh)
+	if err := errors.Join(b.exact("replace-rule", b.o.ReplaceRules), b.exact("remove-defender-rule", b.o.RemoveDefender)); err != nil {
+		return err
 	}
 	var todo []scan.Finding
 	for id, was := range b.plan.asked {
@@ -178,6 +189,9 @@ func (b *builder) build(ctx context.Context) error {
 	for key, g := range b.groups {
 		g.taken = b.takenBy(key)
 	}
+	for _, x := range b.bypasses {
+		b.bypass(ctx, x)
+	}
 	for _, x := range by[scan.NSGRuleBroad] {
 		b.wholeGroup(ctx, x)
 	}
@@ -189,7 +203,7 @@ func (b *builder) build(ctx context.Context) error {
 	b.policies(ctx, by[scan.JITPolicyBroad])
 	b.sets(ctx, slices.Concat(by[scan.VMSSTerminateOff], by[scan.VMSSTerminateShort]))
 	b.together()
-	b.finish()
+	b.finish(todo)
 	return nil
 }
 
@@ -212,8 +226,8 @@ func (b *builder) group(ctx context.Context, id string) (*Step, *group, error) {
 		b.nsgErr[key] = err
 		return nil, nil, err
 	}
-	s := &Step{Kind: GroupStep, Resource: n.ID, subscription: parsed.Subscription, removing: map[string]bool{}, consents: consents(b.o.ReplaceRules, id)}
-	g := newGroup(n, s.removing, s.consents, b.now)
+	s := &Step{Kind: GroupStep, Resource: n.ID, name: b.names.of(n.ID), subscription: parsed.Subscription, removing: map[string]bool{}, consents: consents(b.o.ReplaceRules, id)}
+	g := newGroup(n, s.name, s.removing, s.consents, b.now)
 	g.taken = b.takenBy(key)
 	b.steps[key], b.groups[key] = s, g
 	b.order = append(b.order, s)
@@ -234,7 +248,7 @@ func (b *builder) wholeGroup(ctx context.Context, x scan.Finding) {
 		return
 	}
 	for _, port := range b.portsOf(x) {
-		n := need{findings: []string{x.ID}, what: fmt.Sprintf("port %d of anything behind %s", port, azure.IDName(x.Resource)), port: port, checks: g.whole()}
+		n := need{findings: []string{x.ID}, what: fmt.Sprintf("port %d of anything behind %s", port, s.name), port: port, checks: g.whole()}
 		if why := b.groups.place(azure.Key(s.Resource), n); why != nil {
 			b.left(x, why.next, "%s", why.why)
 			return
@@ -249,7 +263,7 @@ func (g *group) whole() []check {
 	c := netsec.Compile(netsec.Group{ID: g.read.ID, Name: g.read.Name}, netsec.Env{})
 	var out []check
 	for _, d := range representatives(g) {
-		out = append(out, check{dest: d, path: netsec.Path{NIC: c}, name: "the rules of " + azure.IDName(g.read.ID)})
+		out = append(out, check{dest: d, path: netsec.Path{NIC: c}, name: "the rules of " + g.name})
 	}
 	return out
 }
@@ -314,12 +328,12 @@ func (b *builder) machine(ctx context.Context, x scan.Finding) {
 				continue
 			}
 			if w.Kind == estate.FirewallDNAT {
-				b.left(x, "take the rule out, or narrow its sources: "+w.Via, "port %d of %s is reached through a DNAT rule of Azure Firewall, behind which its security groups see the firewall and not the Internet", port, x.Name)
+				b.left(x, "take the rule out, or narrow its sources: "+w.Via, "port %d of %s is reached through a DNAT rule of Azure Firewall, behind which its security groups see the firewall and not the Internet", port, b.names.of(vm.ID))
 				continue
 			}
 			n := needs[w.Dest]
 			if n == nil {
-				n = &need{findings: []string{x.ID}, what: fmt.Sprintf("port %d of %s (%s)", w.Port, x.Name, w.Dest), dest: w.Dest, port: w.Port}
+				n = &need{findings: []string{x.ID}, what: fmt.Sprintf("port %d of %s (%s)", w.Port, b.names.of(vm.ID), w.Dest), dest: w.Dest, port: w.Port}
 				needs[w.Dest] = n
 				addrs = append(addrs, w.Dest)
 			}
@@ -352,7 +366,7 @@ func (b *builder) shut(ctx context.Context, x scan.Finding, n need) {
 		}
 	}
 	if len(ids) == 0 {
-		b.left(x, fmt.Sprintf("curfew fix --rule %s makes a group: curfew protect %s --create-nsg", scan.VMNoNSG, x.Resource), "%s has no network security group in which a deny could stand", x.Name)
+		b.left(x, fmt.Sprintf("curfew fix --rule %s makes a group: curfew protect %s --create-nsg", scan.VMNoNSG, x.Resource), "%s has no network security group in which a deny could stand", b.names.of(x.Resource))
 		return
 	}
 	var why []*obstacle
@@ -426,7 +440,7 @@ func (b *builder) together() {
 			continue
 		}
 		for _, windows := range []int{20, 8, 1} {
-			again := newGroup(g.read, s.removing, s.consents, b.now)
+			again := newGroup(g.read, s.name, s.removing, s.consents, b.now)
 			again.spare, again.taken = adds+windows, b.takenBy(key)
 			b.groups[key] = again
 			met := true
@@ -455,12 +469,18 @@ func (b *builder) afterwards(o, s *Step) {
 	if len(kept) == len(o.planned) {
 		return
 	}
-	o.planned, o.Writes = kept, protectWrites(kept)
-	o.Notes = appendNew(o.Notes, fmt.Sprintf("%s is narrowed by the step before, and left as that leaves it", azure.IDName(s.Resource)))
+	o.planned, o.Writes = kept, b.protectWrites(kept)
+	o.Notes = appendNew(o.Notes, fmt.Sprintf("%s is narrowed by the step before, and left as that leaves it", s.name))
 }
 
-// finish turns what was gathered for groups into words and sorts the steps.
-func (b *builder) finish() {
+// finish turns what was gathered for groups into words, sorts the steps, and leaves none of the findings without a word.
+func (b *builder) finish(todo []scan.Finding) {
+	for _, x := range todo {
+		if !slices.ContainsFunc(b.order, func(s *Step) bool { return slices.Contains(s.Findings, x.ID) }) &&
+			!slices.ContainsFunc(b.plan.Left, func(l Left) bool { return l.Finding == x.ID }) {
+			b.left(x, "see what decides with: curfew scan explain "+x.Resource, "nothing that fix may write puts it right: %s", x.Reason)
+		}
+	}
 	for _, s := range b.order {
 		g := b.groups[azure.Key(s.Resource)]
 		if s.Kind == GroupStep && g != nil {
@@ -468,7 +488,7 @@ func (b *builder) finish() {
 			if len(s.Changes) == 0 && len(s.Findings) == 0 {
 				continue
 			}
-			s.Title = "network security group " + azure.IDName(s.Resource)
+			s.Title = "network security group " + s.name
 			adds := false
 			for _, c := range s.Changes {
 				s.Writes = append(s.Writes, fmt.Sprintf("%s rule %s (priority %d): %s", c.Kind, c.Rule, c.Priority, c.Summary))

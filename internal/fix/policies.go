@@ -129,7 +129,7 @@ func (b *builder) policies(ctx context.Context, xs []scan.Finding) {
 				continue
 			}
 			if next, err := s.policy.machine(m.ID, raw, m); err == nil && next != nil {
-				s.Writes = append(s.Writes, fmt.Sprintf("%s: requests for %s", azure.IDName(m.ID), s.policy.limits()))
+				s.Writes = append(s.Writes, fmt.Sprintf("%s: requests for %s", b.names.of(m.ID), s.policy.limits()))
 			}
 		}
 		s.Keeps = append(s.Keeps, "open requests until their end, other machines of the policy, and the history of requests")
@@ -159,7 +159,7 @@ func (b *builder) policyStep(id string) *Step {
 	for _, p := range b.o.JITFrom {
 		w.from = append(w.from, p.String())
 	}
-	s := &Step{Kind: JITPolicyStep, Resource: id, Title: "just-in-time policy " + azure.IDName(id), policy: w}
+	s := &Step{Kind: JITPolicyStep, Resource: id, Title: "just-in-time policy " + b.names.of(id), policy: w}
 	if parsed, err := azure.ParseID(id); err == nil {
 		s.subscription = parsed.Subscription
 	}
@@ -215,8 +215,8 @@ func (b *builder) defender(x scan.Finding, ports []uint16) bool {
 	if len(s.policy.from) > 0 {
 		from = list(s.policy.from, 4)
 	}
-	s.Writes = append(s.Writes, fmt.Sprintf("%s is added with port %s: requests for at most %s, from %s", id.Name(), strings.Join(words, ", "), longest, from))
-	s.Loses = append(s.Loses, fmt.Sprintf("Defender denies port %s of %s to everybody, the virtual network and Bastion too, behind the rules that stand before", strings.Join(words, ", "), id.Name()))
+	s.Writes = append(s.Writes, fmt.Sprintf("%s is added with port %s: requests for at most %s, from %s", b.names.of(x.Resource), strings.Join(words, ", "), longest, from))
+	s.Loses = append(s.Loses, fmt.Sprintf("Defender denies port %s of %s to everybody, the virtual network and Bastion too, behind the rules that stand before", strings.Join(words, ", "), b.names.of(x.Resource)))
 	s.Notes = appendNew(s.Notes, "Defender for Servers Plan 2 is needed on the subscription", "Defender's deny stands behind the allows that are there: whether the port is shut is judged after the write")
 	return true
 }

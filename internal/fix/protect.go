@@ -1,6 +1,7 @@
 package fix
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -28,6 +29,10 @@ func (b *builder) protections(ctx context.Context, by map[scan.RuleID][]scan.Fin
 	covered := map[string]bool{}
 	for _, r := range []scan.RuleID{scan.VMJITMissing, scan.VMJITIneffective, scan.VMNoNSG, scan.VMPortExposed} {
 		for _, x := range by[r] {
+			if r == scan.VMJITIneffective && (b.o.Backend == Defender || slices.ContainsFunc(x.Evidence.Ports, func(p scan.PortEvidence) bool { return len(b.windows(x.Resource, p)) > 0 })) {
+				b.bypasses = append(b.bypasses, x) // a policy does not shut what an earlier allow lets in, and protect would shut the windows
+				continue
+			}
 			key := azure.Key(x.Resource)
 			j := jobs[key]
 			if r == scan.VMPortExposed && j == nil && !b.o.ShutVirtualNetwork {
@@ -40,7 +45,14 @@ func (b *builder) protections(ctx context.Context, by map[scan.RuleID][]scan.Fin
 			j.findings = append(j.findings, x)
 			j.create = j.create || r == scan.VMNoNSG
 			for _, p := range x.Evidence.Ports {
+				if strings.EqualFold(p.Protocol, "udp") {
+					b.left(x, fmt.Sprintf("curfew protect %s --port %d/udp", x.Resource, p.Port), "port %d of it is one of UDP, and fix shuts TCP alone", p.Port)
+					continue
+				}
 				if r == scan.VMPortExposed && p.Exposure != scan.ExposedInternet || r == scan.VMJITMissing && p.ProtectedBy != "" {
+					continue
+				}
+				if r == scan.VMPortExposed && len(b.windows(x.Resource, p)) > 0 { // a deny to the Internet stands behind them
 					continue
 				}
 				if r != scan.VMNoNSG || p.Exposure == scan.ExposedInternet {
@@ -54,18 +66,16 @@ func (b *builder) protections(ctx context.Context, by map[scan.RuleID][]scan.Fin
 	for _, key := range slices.Sorted(maps.Keys(jobs)) {
 		j := jobs[key]
 		ports := slices.Sorted(maps.Keys(j.ports))
+		if len(ports) == 0 && !j.create {
+			continue
+		}
 		if b.o.Backend == Defender && !j.create {
 			for _, x := range j.findings {
-				if x.Rule == scan.VMPortExposed || x.Rule == scan.VMJITIneffective {
+				if x.Rule == scan.VMPortExposed {
 					continue // a policy does not shut what an earlier allow lets in: a deny does
 				}
 				if len(ports) > 0 && b.defender(x, ports) {
 					covered[x.ID] = true
-				}
-			}
-			for _, x := range j.findings {
-				if x.Rule == scan.VMJITIneffective {
-					b.machine(ctx, x)
 				}
 			}
 			continue
@@ -169,11 +179,17 @@ func (b *builder) protection(ctx context.Context, in api.ProtectInput, of map[st
 		bad := map[string][2]string{}
 		if err != nil {
 			e := azure.UserError(err)
-			bad[azure.Key(in.VMs[0])] = [2]string{e.Message, e.Hint}
+			bad[azure.Key(in.VMs[0])] = [2]string{b.spelled(e.Message, in.VMs[0], ""), b.spelled(e.Hint, in.VMs[0], "")}
 		}
 		for _, v := range plan.VMs {
 			if v.Error != "" {
-				bad[azure.Key(v.VM.ID)] = [2]string{v.Error, v.Hint}
+				place := "" // of the rule that the hint is about
+				for _, p := range plan.Problems {
+					if p.Hint == v.Hint && (p.VM == "" || azure.EqualID(p.VM, v.VM.ID)) {
+						place = p.Place
+					}
+				}
+				bad[azure.Key(v.VM.ID)] = [2]string{b.spelled(v.Error, v.VM.ID, ""), b.spelled(v.Hint, v.VM.ID, place)}
 			}
 		}
 		for _, p := range plan.Problems {
@@ -181,7 +197,7 @@ func (b *builder) protection(ctx context.Context, in api.ProtectInput, of map[st
 				// A problem of a whole group is one of each machine behind it: protect would go no further either.
 				if p.VM != "" && azure.EqualID(p.VM, vm) || p.VM == "" && slices.ContainsFunc(b.pathGroups(vm), func(id string) bool { return azure.EqualID(id, p.Place) }) {
 					if _, told := bad[azure.Key(vm)]; !told {
-						bad[azure.Key(vm)] = [2]string{p.Message, p.Hint}
+						bad[azure.Key(vm)] = [2]string{b.spelled(p.Message, vm, p.Place), b.spelled(p.Hint, vm, p.Place)}
 					}
 				}
 			}
@@ -267,23 +283,16 @@ func (b *builder) wayOn(why, hint string) string {
 const networkExempt = "virtual-network"
 
 func (b *builder) protectStep(in api.ProtectInput, plan api.ProtectPlan, of map[string][]scan.Finding, covered map[string]bool) *Step {
-	s := &Step{Kind: Protection, Resource: in.VMs[0], protect: in, already: map[string]bool{}, Title: "just-in-time access for " + machineNames(in.VMs, 4)}
+	s := &Step{Kind: Protection, Resource: in.VMs[0], protect: in, already: map[string]bool{}, Title: "just-in-time access for " + b.machines(in.VMs, 4)}
 	if id, err := azure.ParseID(in.VMs[0]); err == nil {
 		s.subscription = id.Subscription
 	}
 	if in.CreateNSG {
 		s.bare = b.bareNICs(in.VMs)
 	}
-	s.planned, s.Writes = plan.Changes, protectWrites(plan.Changes)
-	for _, v := range plan.VMs {
-		for _, e := range v.Exemptions {
-			s.Keeps = appendNew(s.Keeps, fmt.Sprintf("%s: %s (%s)", v.VM.Name, e.Source, e.Name))
-		}
-		for _, l := range v.Loses {
-			s.Loses = appendNew(s.Loses, fmt.Sprintf("%s: %s on port %v, by %s", v.VM.Name, l.From, l.Port, l.Rule))
-		}
-	}
-	s.Notes = append(s.Notes, "ended by curfew unprotect, and by giving back with the undo file")
+	s.planned, s.Writes = plan.Changes, b.protectWrites(plan.Changes)
+	s.Keeps, s.Loses = b.protectKeeps(plan.VMs), b.protectLoses(plan.VMs)
+	s.Notes = append(s.Notes, "curfew unprotect ends it, and so does giving back what the undo file tells of")
 	for _, vm := range in.VMs {
 		if b.protecting[azure.Key(vm)] == nil {
 			b.protecting[azure.Key(vm)] = map[uint16]bool{}
@@ -304,19 +313,11 @@ func (b *builder) protectStep(in api.ProtectInput, plan api.ProtectPlan, of map[
 	return s
 }
 
-// machineNames are the names of machines in their order, with the group where two have one name; the first of many, and how many more.
-func machineNames(ids []string, most int) string {
-	times := map[string]int{}
-	for _, id := range ids {
-		times[strings.ToLower(azure.IDName(id))]++
-	}
+// machines are the names of machines in their order; the first of many, and how many more.
+func (b *builder) machines(ids []string, most int) string {
 	var out []string
 	for _, id := range ids {
-		name := azure.IDName(id)
-		if p, err := azure.ParseID(id); err == nil && times[strings.ToLower(name)] > 1 {
-			name = p.Group + "/" + name
-		}
-		out = append(out, name)
+		out = append(out, b.names.of(id))
 	}
 	slices.SortFunc(out, func(a, b string) int { return strings.Compare(strings.ToLower(a), strings.ToLower(b)) })
 	if len(out) == most+1 { // "and 1 more" is no shorter than its name
@@ -325,14 +326,86 @@ func machineNames(ids []string, most int) string {
 	return list(out, most)
 }
 
+var protectVerbs = map[string]string{string(enforce.SetAside): "set aside with consent, its original kept:", string(enforce.Restore): "put back"}
+
 // protectWrites puts what protect writes into words.
-func protectWrites(changes []api.Change) (out []string) {
+func (b *builder) protectWrites(changes []api.Change) (out []string) {
 	for _, c := range changes {
+		place := b.names.of(c.Place)
 		if c.Access == "" { // not a rule: a group that is made, an interface that it is put on
-			out = append(out, azure.IDName(c.Place)+": "+c.Summary)
+			out = append(out, place+": "+c.Summary)
 			continue
 		}
-		out = append(out, fmt.Sprintf("%s in %s: %s rule %s: %s", c.Kind, azure.IDName(c.Place), strings.ToLower(c.Access), c.Rule, c.Summary))
+		verb := cmp.Or(protectVerbs[c.Kind], c.Kind)
+		if c.Priority > 0 {
+			out = append(out, fmt.Sprintf("%s: %s rule %s (priority %d): %s", place, verb, c.Rule, c.Priority, c.Summary))
+		} else {
+			out = append(out, fmt.Sprintf("%s: %s rule %s: %s", place, verb, c.Rule, c.Summary))
+		}
+	}
+	return out
+}
+
+// protectKeeps says who keeps a way in, machines with the same exemptions together.
+func (b *builder) protectKeeps(vms []api.VMPlan) (out []string) {
+	by := map[string][]string{}
+	var order []string
+	for _, v := range vms {
+		var names []string
+		sources := map[string][]string{}
+		for _, e := range v.Exemptions {
+			names = appendNew(names, e.Name)
+			sources[e.Name] = append(sources[e.Name], e.Source)
+		}
+		for i, n := range names {
+			names[i] = fmt.Sprintf("%s (%s)", strings.Join(sources[n], ", "), n)
+		}
+		from := strings.Join(names, ", ")
+		if from == "" {
+			continue
+		}
+		order = appendNew(order, from)
+		by[from] = append(by[from], v.VM.ID)
+	}
+	for _, from := range order {
+		to := b.machines(by[from], 4)
+		if n := len(by[from]); n == len(vms) && n > 1 {
+			to = "each of these machines"
+		}
+		out = append(out, fmt.Sprintf("the way in to %s from %s", to, from))
+	}
+	return out
+}
+
+// protectLoses says who loses access, a port or a rule once for all from whom it is.
+func (b *builder) protectLoses(vms []api.VMPlan) (out []string) {
+	for _, v := range vms {
+		whole := func(l api.Exposure) bool { return l.Port.First <= 1 && l.Port.Last == 65535 }
+		type what struct{ port, rule string }
+		var order []what
+		from := map[what][]string{}
+		for _, l := range v.Loses {
+			if !whole(l) && slices.ContainsFunc(v.Loses, func(o api.Exposure) bool {
+				return whole(o) && o.From == l.From && o.Rule == l.Rule && o.Protocol == l.Protocol
+			}) {
+				continue // said of all ports
+			}
+			port := fmt.Sprintf("port %s", l.Port)
+			switch {
+			case whole(l):
+				port = "all ports"
+			case l.Port.First != l.Port.Last:
+				port = fmt.Sprintf("ports %s", l.Port)
+			}
+			w := what{port, b.spelled(l.Rule, v.VM.ID, "")}
+			if from[w] == nil {
+				order = append(order, w)
+			}
+			from[w] = appendNew(from[w], l.From)
+		}
+		for _, w := range order {
+			out = append(out, fmt.Sprintf("%s on %s of %s, by %s", strings.Join(from[w], " and "), w.port, b.names.of(v.VM.ID), w.rule))
+		}
 	}
 	return out
 }
@@ -414,7 +487,7 @@ func (b *builder) removal(ctx context.Context, x scan.Finding) {
 		case ours:
 		case isDefenderAllow(have) && x.Rule == scan.RuleOverdue:
 			if !consents(b.o.RemoveDefender, r.NSG)[strings.ToLower(have.Name)] {
-				b.left(x, fmt.Sprintf("consent to it: --remove-defender-rule %s/%s", azure.IDName(r.NSG), have.Name), "Defender wrote %s, and it is Defender's to remove", have.Name)
+				b.left(x, fmt.Sprintf("consent to it: --remove-defender-rule %s/%s", s.name, have.Name), "Defender wrote %s, and it is Defender's to remove", have.Name)
 				continue
 			}
 			if b.running(have) {
@@ -426,7 +499,7 @@ func (b *builder) removal(ctx context.Context, x scan.Finding) {
 			continue
 		}
 		s.removing[strings.ToLower(have.Name)] = true
-		g.become(newGroup(g.read, s.removing, s.consents, b.now))
+		g.become(newGroup(g.read, s.name, s.removing, s.consents, b.now))
 		s.finding(x.ID)
 	}
 }

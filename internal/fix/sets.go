@@ -88,9 +88,9 @@ func (b *builder) sets(ctx context.Context, xs []scan.Finding) {
 			continue
 		}
 		w := &eventsWork{set: id.Is("Microsoft.Compute/virtualMachineScaleSets"), upgrade: b.o.Upgrade, percent: b.o.Unavailable, delay: b.o.Delay, least: b.o.LeastDelay}
-		s := &Step{Kind: MachineStep, Resource: x.Resource, subscription: id.Subscription, events: w, Title: "machine " + id.Name()}
+		s := &Step{Kind: MachineStep, Resource: x.Resource, subscription: id.Subscription, events: w, Title: "machine " + b.names.of(x.Resource)}
 		if w.set {
-			s.Kind, s.Title = ScaleSetStep, "scale set "+id.Name()
+			s.Kind, s.Title = ScaleSetStep, "scale set "+b.names.of(x.Resource)
 			err = b.set(ctx, s)
 		} else {
 			err = b.events(ctx, s)
@@ -159,17 +159,25 @@ func (b *builder) set(ctx context.Context, s *Step) error {
 	switch {
 	case len(all) == 0 || len(behind) == 0:
 	case strings.EqualFold(mode, "Automatic") && s.events.model:
-		s.Notes = append(s.Notes, fmt.Sprintf("Azure brings the %d instances to the model by itself: the set's upgrade mode is Automatic", len(all)))
+		s.Notes = append(s.Notes, fmt.Sprintf("Azure brings %s to the model by itself: the set's upgrade mode is Automatic", several(len(all), "instance")))
 	case strings.EqualFold(mode, "Rolling") && s.events.model:
-		s.Notes = append(s.Notes, fmt.Sprintf("Azure brings the %d instances to the model in batches, by the set's own rolling upgrade policy", len(all)))
+		s.Notes = append(s.Notes, fmt.Sprintf("Azure brings %s to the model in batches, by the set's own rolling upgrade policy", several(len(all), "instance")))
 	case s.events.upgrade:
 		n := batch(len(all), s.events.percent)
-		s.Writes = append(s.Writes, fmt.Sprintf("%d of %d instances are brought to the model, %d at a time, each batch after the one before has ended; it stops where one fails", len(behind), len(all), n))
+		s.Writes = append(s.Writes, fmt.Sprintf("%d of %s brought to the model, %d at a time, each batch after the one before has ended; it stops where one fails", len(behind), are(len(all)), n))
 		s.Notes = append(s.Notes, "bringing an instance to the model applies every change of the model that it has not got yet, and Azure may restart it for others than this")
 	default:
-		s.Notes = append(s.Notes, fmt.Sprintf("%d of %d instances stay as they are, because the set's upgrade mode is %s; bring them to the model with --upgrade-instances", len(behind), len(all), mode))
+		s.Notes = append(s.Notes, fmt.Sprintf("%d of %s not brought to the model, because the set's upgrade mode is %s: add --upgrade-instances", len(behind), are(len(all)), mode))
 	}
 	return nil
+}
+
+// are is a number of instances and the verb.
+func are(n int) string {
+	if n == 1 {
+		return "1 instance is"
+	}
+	return fmt.Sprintf("%d instances are", n)
 }
 
 func upgradeMode(set azure.ScaleSet) string {
@@ -244,7 +252,7 @@ func (f *Fixer) applyEvents(ctx context.Context, s *Step, out *StepOutcome) erro
 		return nil
 	}
 	if !w.upgrade {
-		out.Notes = append(out.Notes, fmt.Sprintf("%d of %d instances are not on the model: run fix again with --upgrade-instances", len(behind), len(all)))
+		out.Notes = append(out.Notes, fmt.Sprintf("%d of %s not on the model: run fix again with --upgrade-instances", len(behind), are(len(all))))
 		return nil
 	}
 	done := 0
@@ -253,7 +261,7 @@ func (f *Fixer) applyEvents(ctx context.Context, s *Step, out *StepOutcome) erro
 		out.Writes++
 		if err := f.c.Azure.UpgradeInstances(ctx, s.Resource, ids, ctx.Err); err != nil {
 			e := *azure.UserError(err)
-			e.Message = fmt.Sprintf("%d of %d instances are on the model; then instances %s failed: %s", done, len(behind), list(ids, 5), e.Message)
+			e.Message = fmt.Sprintf("%d of %s on the model; then instance %s failed: %s", done, are(len(behind)), list(ids, 5), e.Message)
 			return e.WithHint("look at these instances, then run fix again: it goes on with those that are left")
 		}
 		done += len(ids)

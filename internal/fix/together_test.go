@@ -60,7 +60,7 @@ func TestProtectionAndGroupTogether(t *testing.T) {
 			}
 			for _, s := range p.Steps { // what was said is what was written
 				for _, line := range s.Writes {
-					if name := named(line); name != "" && !strings.Contains(w.rules(g), name) && !strings.HasPrefix(line, "set_aside") {
+					if name := named(line); name != "" && !strings.Contains(w.rules(g), name) && !strings.Contains(line, "set aside") {
 						t.Errorf("%d %v: the plan says %q, rules are %s", early, r, line, w.rules(g))
 					}
 				}

@@ -19,13 +19,15 @@ import (
 type Undone struct {
 	Resource string `json:"resource"`
 	Name     string `json:"name,omitempty"`
-	What     string `json:"what"` // in words
+	Title    string `json:"title"` // what both are called, told apart from others in the file
+	What     string `json:"what"`  // in words
 }
 
 // Kept is one change that is left as it is, and why.
 type Kept struct {
 	Resource string `json:"resource"`
 	Name     string `json:"name,omitempty"`
+	Title    string `json:"title"`
 	Why      string `json:"why"`
 	Next     string `json:"next,omitempty"`
 }
@@ -108,7 +110,36 @@ func (f *Fixer) Undo(ctx context.Context, dryRun bool) (UndoOutcome, error) {
 			u.fail(es[0], err)
 		}
 	}
+	var ids []string
+	for _, e := range all {
+		ids = appendNew(ids, e.Resource)
+		if strings.HasPrefix(e.Name, "/") {
+			ids = appendNew(ids, e.Name)
+		}
+	}
+	out.entitle(namesOf(ids))
 	return out, nil
+}
+
+// entitle says what everything is called.
+func (o *UndoOutcome) entitle(n names) {
+	title := func(resource, name string) string {
+		switch {
+		case name == "":
+			return n.of(resource)
+		case strings.HasPrefix(name, "/"): // a machine in a policy
+			return n.of(name) + " in policy " + n.of(resource)
+		}
+		return n.of(resource) + "/" + name
+	}
+	for i := range o.Done {
+		o.Done[i].Title = title(o.Done[i].Resource, o.Done[i].Name)
+	}
+	for _, l := range [][]Kept{o.Kept, o.Failed} {
+		for i := range l {
+			l[i].Title = title(l[i].Resource, l[i].Name)
+		}
+	}
 }
 
 type undoing struct {
@@ -195,7 +226,9 @@ func (u *undoing) rules(ctx context.Context, es []entry) error {
 				}
 				ours, gone = ours || i >= 0 && has && sameRule(rules[i], after), gone || !has
 			}
-			keep := func(why, next string) { kept = append(kept, Kept{e.Resource, e.Name, why, next}) }
+			keep := func(why, next string) {
+				kept = append(kept, Kept{Resource: e.Resource, Name: e.Name, Why: why, Next: next})
+			}
 			switch {
 			case i < 0 && !had, i >= 0 && had && sameRule(rules[i], before): // it stands as it was before
 			case i >= 0 && !ours:
@@ -204,7 +237,7 @@ func (u *undoing) rules(ctx context.Context, es []entry) error {
 				keep("somebody has removed the rule since", "write it by hand if it should be there: its original is in the undo file")
 			case i >= 0 && !had:
 				rules = slices.Delete(rules, i, i+1)
-				back, changed = append(back, Undone{e.Resource, e.Name, "the rule is removed"}), true
+				back, changed = append(back, Undone{Resource: e.Resource, Name: e.Name, What: "the rule is removed"}), true
 			case i < 0:
 				if h, ours := enforce.ParseName(before.Name); ours && h.Kind == enforce.KindAllow || isDefenderAllow(before) {
 					keep("it let somebody in for a time that is over: it is not put back", "ask for access again")
@@ -215,14 +248,14 @@ func (u *undoing) rules(ctx context.Context, es []entry) error {
 					continue
 				}
 				rules = append(rules, before)
-				back, changed = append(back, Undone{e.Resource, e.Name, "the rule is put back"}), true
+				back, changed = append(back, Undone{Resource: e.Resource, Name: e.Name, What: "the rule is put back"}), true
 			default:
 				if before.Priority != rules[i].Priority && taken(slices.Delete(slices.Clone(rules), i, i+1), before) {
 					keep(fmt.Sprintf("priority %d is taken by another rule now", before.Priority), "free it, and undo again")
 					continue
 				}
 				rules[i] = before
-				back, changed = append(back, Undone{e.Resource, e.Name, "the rule is as it was"}), true
+				back, changed = append(back, Undone{Resource: e.Resource, Name: e.Name, What: "the rule is as it was"}), true
 			}
 		}
 		if len(back) > 0 {
@@ -231,7 +264,7 @@ func (u *undoing) rules(ctx context.Context, es []entry) error {
 		if !changed || u.dry {
 			return false, nil
 		}
-		live := liveUntil(newGroup(n.WithRules(rules), nil, nil, u.f.c.Clock.Now()))
+		live := liveUntil(newGroup(n.WithRules(rules), "", nil, nil, u.f.c.Clock.Now()))
 		u.out.Writes++
 		_, err = u.f.c.Azure.PutNSG(ctx, n.WithRules(rules), func() error {
 			if !live.IsZero() && !u.f.c.Clock.Now().Before(live) {
@@ -361,14 +394,14 @@ func (u *undoing) policy(ctx context.Context, es []entry) error {
 			switch {
 			case sameText(raw, e.Before):
 			case !ok || !sameText(raw, e.After):
-				kept = append(kept, Kept{e.Resource, e.Name, "somebody has changed the machine in the policy since", "change it by hand; the original is in the undo file"})
+				kept = append(kept, Kept{Resource: e.Resource, Name: e.Name, Why: "somebody has changed the machine in the policy since", Next: "change it by hand; the original is in the undo file"})
 			default:
 				var next json.RawMessage
 				if e.Before != "" {
 					next = json.RawMessage(e.Before)
 				}
 				p.Properties.VirtualMachines = p.WithMachine(e.Name, next)
-				back, changed = append(back, Undone{e.Resource, e.Name, "the machine is in the policy as it was before"}), true
+				back, changed = append(back, Undone{Resource: e.Resource, Name: e.Name, What: "the machine is in the policy as it was before"}), true
 			}
 		}
 		if len(back) > 0 {
