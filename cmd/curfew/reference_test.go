@@ -48,7 +48,7 @@ func TestWords(t *testing.T) {
 	}
 	for _, command := range []string{"demo", "sim", "serve", "vm list", "vm show", "protect", "unprotect", "request create", "request list", "request show",
 		"request cancel", "approve", "deny", "grant list", "grant show", "grant extend", "grant close", "grant revoke", "ensure", "plan request", "plan protect",
-		"ssh", "reconcile", "sweep", "audit list", "audit export", "audit verify", "scan", "fix", "whoami", "completion", "version"} {
+		"ssh", "reconcile", "sweep", "audit list", "audit export", "audit verify", "audit keygen", "scan", "fix", "whoami", "completion", "version"} {
 		if !strings.Contains(text, "\n## curfew "+command+"\n") {
 			t.Errorf("the reference lacks %s", command)
 		}

@@ -50,6 +50,7 @@ type Config struct {
 	ScanEvery     time.Duration // between scans of everything; 0: only when somebody asks
 	ScanRetention time.Duration // 0: the broker's default
 	Cloud         string        // for reports of scans
+	Signing       *Signing      // of the audit log's checkpoints; nil: they are not signed
 
 	// Demo are the accounts of a demo, nil anywhere else; MyIPs say where their calls seem to come from.
 	Demo  map[string][]access.Role
@@ -138,6 +139,30 @@ func Start(ctx context.Context, cfg Config, deps Deps) (_ *App, err error) {
 	if !was {
 		restored = ""
 	}
+	var sign *notary
+	accept := store.AcceptHead
+	if cfg.Signing != nil {
+		if sign, err = newNotary(*cfg.Signing, store, deps.Clock, deps.Log, deps.Registry); err != nil {
+			return nil, err
+		}
+		why, err := sign.compare(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if why != "" {
+			deps.Log.Error("the audit log is not the one that was signed: it was cut off or rewritten, or an older database was put back", "why", why)
+			if restored == "" {
+				restored = why
+			}
+		}
+		sign.hold(restored)
+		accept = func(ctx context.Context) error {
+			if err := store.AcceptHead(ctx); err != nil {
+				return err
+			}
+			return sign.accept(ctx)
+		}
+	}
 	exposed := newExposure(deps.Clock)
 	if err := deps.Registry.Register(exposed); err != nil {
 		return nil, err
@@ -146,7 +171,7 @@ func Start(ctx context.Context, cfg Config, deps Deps) (_ *App, err error) {
 	b, err := broker.New(ctx, broker.Config{
 		Installation: cfg.Installation, Store: store, Spool: spool, Clock: deps.Clock, Inventory: live, Backend: backend,
 		Policy: func() broker.Policy { return cfg.Policy }, People: func() []access.Caller { return people(cfg) },
-		RequestExpiry: cfg.RequestExpiry, KeyRetention: cfg.KeyRetention, Restored: restored, AcceptStore: store.AcceptHead,
+		RequestExpiry: cfg.RequestExpiry, KeyRetention: cfg.KeyRetention, Restored: restored, AcceptStore: accept,
 		Scanner: &scanner{az: deps.Azure, cloud: cfg.Cloud, subscriptions: cfg.Subscriptions, clock: deps.Clock, log: deps.Log},
 		OnScan:  exposed.note, ScanRetention: cfg.ScanRetention,
 		Log: deps.Log, Demo: cfg.Demo != nil, Version: cfg.Version,
@@ -162,7 +187,12 @@ func Start(ctx context.Context, cfg Config, deps Deps) (_ *App, err error) {
 		Clock: deps.Clock, SweepEvery: cfg.SweepEvery, Log: deps.Log, Metrics: reconcile.NewMetrics(deps.Registry),
 	})
 	b.SetEnforcer(rec)
+	var signed func(audit.Checkpoint) (string, string, error)
+	if sign != nil {
+		signed = sign.text
+	}
 	srv, err := server.New(server.Options{
+		Sign:    signed,
 		Service: b, People: cfg.People, Installation: cfg.Installation, Version: cfg.Version, TrustedProxies: cfg.TrustedProxies,
 		Demo: cfg.Demo, MyIPs: cfg.MyIPs, Registry: deps.Registry, Log: deps.Log, Clock: deps.Clock, Limits: cfg.Limits,
 	})
@@ -184,6 +214,9 @@ func Start(ctx context.Context, cfg Config, deps Deps) (_ *App, err error) {
 			deps.Log.Error("the reconciler ended", "error", err)
 		}
 	})
+	if sign != nil {
+		running.Go(func() { sign.run(work) })
+	}
 	if cfg.ScanEvery > 0 {
 		running.Go(func() { b.ScanOnSchedule(work, cfg.ScanEvery) })
 	}
@@ -193,6 +226,9 @@ func Start(ctx context.Context, cfg Config, deps Deps) (_ *App, err error) {
 		cancel()
 		stopWork()
 		running.Wait()
+		if sign != nil {
+			sign.close()
+		}
 		a.err = errors.Join(err, spool.Close(), store.Close())
 	}()
 	return a, nil

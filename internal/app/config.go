@@ -36,6 +36,12 @@ func FromConfig(c config.Config, version string) (Config, error) {
 			return out, err
 		}
 	}
+	if k := c.Audit.SigningKeyFile; k != "" {
+		var err error
+		if out.Signing, err = LoadSigning(k, c.Audit.CheckpointFile, c.Installation, time.Duration(c.Audit.CheckpointInterval)); err != nil {
+			return out, err
+		}
+	}
 	if err := os.MkdirAll(c.DataDir, 0o700); err != nil {
 		return out, access.Errorf(access.CodeUnavailable, "the data folder %s cannot be used", c.DataDir).Wrap(err).
 			WithHint("make it, writable for the server's account alone, or name another one under data_dir")

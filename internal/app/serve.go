@@ -5,6 +5,8 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"os"
+	"runtime"
 	"strings"
 	"time"
 
@@ -33,6 +35,9 @@ func Serve(ctx context.Context, c config.Config, version string, clk clock.Clock
 	cfg, err := FromConfig(c, version)
 	if err != nil {
 		return err
+	}
+	if st, err := os.Stat(c.Audit.SigningKeyFile); err == nil && runtime.GOOS != "windows" && st.Mode().Perm()&0o077 != 0 {
+		log.Warn("the key that signs the audit log's checkpoints can be read by others than the server's account", "file", c.Audit.SigningKeyFile, "mode", st.Mode().Perm().String())
 	}
 	az, err := AzureClient(c.Azure, clk, log)
 	if err != nil {

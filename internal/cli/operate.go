@@ -179,7 +179,7 @@ func (c *cli) sweepText(r SweepResult) string {
 
 func (c *cli) auditCmd() *cobra.Command {
 	cmd := &cobra.Command{Use: "audit", Short: "What happened, and the proof that nobody edited the record"}
-	cmd.AddCommand(c.auditListCmd(), c.auditExportCmd(), c.auditVerifyCmd())
+	cmd.AddCommand(c.auditListCmd(), c.auditExportCmd(), c.auditVerifyCmd(), c.auditKeygenCmd())
 	return cmd
 }
 

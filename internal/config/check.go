@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/url"
 	"path"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -104,9 +105,26 @@ func check(c *Config, lines lineIndex) []fault {
 		k.between("scan_interval", c.ScanInterval, 5*time.Minute, 7*24*time.Hour)
 	}
 	k.between("scan_retention", c.ScanRetention, 24*time.Hour, 1000*24*time.Hour)
+	k.audit(c.Audit)
 	k.oneOf("log.level", c.Log.Level, []string{"debug", "info", "warn", "error"})
 	k.oneOf("log.format", c.Log.Format, []string{"text", "json"})
 	return k.faults
+}
+
+// audit keeps what proves the log apart from the log: whoever can put back the one must not put back the other with it.
+func (k *checker) audit(a Audit) {
+	if a.CheckpointFile != "" && a.SigningKeyFile == "" {
+		k.bad("audit.checkpoint_file", "needs audit.signing_key_file: only signed checkpoints are kept")
+	}
+	for key, file := range map[string]string{"audit.signing_key_file": a.SigningKeyFile, "audit.checkpoint_file": a.CheckpointFile} {
+		if file == "" || k.c.DataDir == "" {
+			continue
+		}
+		if rel, err := filepath.Rel(k.c.DataDir, file); err == nil && rel != ".." && !strings.HasPrefix(rel, ".."+string(filepath.Separator)) {
+			k.bad(key, "is %s, within data_dir: whoever changes the database there would change it too", file)
+		}
+	}
+	k.between("audit.checkpoint_interval", a.CheckpointInterval, time.Minute, 24*time.Hour)
 }
 
 func (k *checker) azure(a Azure) {

@@ -29,6 +29,7 @@ type Config struct {
 	SweepInterval  access.Duration   `yaml:"sweep_interval" default:"30s" doc:"Time between sweeps over everything: 1s to 30s, the longest that a late opening may stand"`
 	ScanInterval   access.Duration   `yaml:"scan_interval" default:"6h" doc:"Time between scans of everything: 5m to 7d, or 0s for none"`
 	ScanRetention  access.Duration   `yaml:"scan_retention" default:"90d" doc:"How long reports of scans are kept: 1d to 1000d; the newest fifty stay in any case"`
+	Audit          Audit             `yaml:"audit"`
 	Log            Log               `yaml:"log"`
 	Warnings       []string          `yaml:"-"` // what is allowed and probably not meant
 	sources        map[string]string // key -> where it was set, for messages
@@ -73,6 +74,13 @@ type Person struct {
 	TokenSHA256 string        `yaml:"token_sha256" doc:"SHA-256 of the person's token, in hexadecimal. Make a token with: openssl rand -hex 32"`
 }
 
+// Audit says how checkpoints of the audit log are signed and kept.
+type Audit struct {
+	SigningKeyFile     string          `yaml:"signing_key_file" doc:"File with the key that signs checkpoints, as audit keygen writes it, outside data_dir; absent: they are not signed"`
+	CheckpointFile     string          `yaml:"checkpoint_file" doc:"File that signed checkpoints are appended to, or a folder for it, outside data_dir; best where the server may append and nothing else"`
+	CheckpointInterval access.Duration `yaml:"checkpoint_interval" default:"1h" doc:"Time between signed checkpoints: 1m to 24h; nothing is appended where nothing was written"`
+}
+
 // Log says what is logged, and how.
 type Log struct {
 	Level  string `yaml:"level" default:"info" doc:"debug, info, warn or error"`
@@ -96,7 +104,8 @@ func Default() Config {
 		Band:          Band{First: 300, Last: 1299},
 		RequestExpiry: access.Duration(24 * time.Hour), KeyRetention: access.Duration(24 * time.Hour), SweepInterval: access.Duration(30 * time.Second),
 		ScanInterval: access.Duration(6 * time.Hour), ScanRetention: access.Duration(90 * 24 * time.Hour),
-		Log: Log{Level: "info", Format: "text"},
+		Audit: Audit{CheckpointInterval: access.Duration(time.Hour)},
+		Log:   Log{Level: "info", Format: "text"},
 	}
 }
 

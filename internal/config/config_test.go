@@ -88,6 +88,26 @@ func TestDefaultsAreThoseOfTheReference(t *testing.T) {
 	}
 }
 
+// What proves the log does not lie where the log lies.
+func TestSigning(t *testing.T) {
+	c, err := load(least + "audit: {signing_key_file: /etc/curfew/audit.key, checkpoint_file: /var/lib/curfew-checkpoints/log}\n")
+	if err != nil || c.Audit.CheckpointInterval != access.Duration(time.Hour) || c.Audit.CheckpointFile == "" {
+		t.Errorf("got %+v, %v", c.Audit, err)
+	}
+	for text, want := range map[string]string{
+		"{checkpoint_file: /srv/log}":                                              "curfew.yaml:4: audit.checkpoint_file needs audit.signing_key_file",
+		"{signing_key_file: /var/lib/curfew/audit.key}":                            "audit.signing_key_file is /var/lib/curfew/audit.key, within data_dir",
+		"{signing_key_file: /k, checkpoint_file: /var/lib/curfew/../curfew/a/log}": "audit.checkpoint_file is /var/lib/curfew/../curfew/a/log, within data_dir",
+		"{signing_key_file: /k, checkpoint_file: /var/lib/curfew}":                 "audit.checkpoint_file is /var/lib/curfew, within data_dir",
+		"{signing_key_file: /k, checkpoint_interval: 1s}":                          "audit.checkpoint_interval is 1s",
+		"{signing_key: x}": "there is no key",
+	} {
+		if _, err := load(least + "audit: " + text + "\n"); !strings.Contains(message(t, err), want) {
+			t.Errorf("%s: got %v, want %q", text, err, want)
+		}
+	}
+}
+
 // The table and the example in the documentation are those of the program. CURFEW_UPDATE=1 writes them.
 func TestDocumentation(t *testing.T) {
 	file := filepath.Join(testkit.Module(t), "docs", "configuration.md")

@@ -297,13 +297,19 @@ func (s *Server) grantRoutes(a huma.API) {
 func (s *Server) systemRoutes(a huma.API) {
 	register(a, op("list-audit", "GET", "/v1/audit", "audit", "Read the audit log", "Newest first unless ascending."), s.audit)
 	register(a, op("get-checkpoint", "GET", "/v1/audit/checkpoint", "audit", "The head of the audit log",
-		"Keep it outside: whoever has it can prove later that nothing before it was changed."),
+		"Keep it outside: whoever has it can prove later that nothing before it was changed. Signed, if the server has a key."),
 		func(ctx context.Context, c access.Caller, _ *none) (*answer[api.Checkpoint], error) {
 			cp, err := s.svc.Checkpoint(ctx, c)
 			if err != nil {
 				return nil, err
 			}
-			return ok(api.Checkpoint{Origin: cp.Origin, Size: cp.Size, Root: cp.Root.String(), Text: cp.String()}), nil
+			out := api.Checkpoint{Origin: cp.Origin, Size: cp.Size, Root: cp.Root.String(), Text: cp.String()}
+			if s.opt.Sign != nil {
+				if out.Text, out.Unsigned, err = s.opt.Sign(cp); err != nil {
+					return nil, err
+				}
+			}
+			return ok(out), nil
 		})
 	register(a, op("reconcile", "POST", "/v1/reconcile", "system", "Run a sweep now", "May be repeated."),
 		func(ctx context.Context, c access.Caller, _ *none) (*answer[api.SweepReport], error) {

@@ -22,6 +22,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/curfew-jit/curfew/internal/access"
+	"github.com/curfew-jit/curfew/internal/audit"
 	"github.com/curfew-jit/curfew/internal/broker"
 	"github.com/curfew-jit/curfew/internal/clock"
 )
@@ -49,9 +50,11 @@ type Options struct {
 	MyIPs map[string]netip.Addr
 	// Registry collects metrics and is what /metrics shows; others register theirs with it too. Nil: one of its own.
 	Registry *prometheus.Registry
-	Log      *slog.Logger // nil: nothing is logged
-	Clock    clock.Clock  // by which grants are judged; nil: the machine's. Limits and heartbeats follow the machine's in any case
-	Limits   Limits       // zero fields: the defaults
+	// Sign returns a checkpoint of the audit log as it is served: signed, or as it is with the reason. Nil: there is no key.
+	Sign   func(audit.Checkpoint) (text, unsigned string, err error)
+	Log    *slog.Logger // nil: nothing is logged
+	Clock  clock.Clock  // by which grants are judged; nil: the machine's. Limits and heartbeats follow the machine's in any case
+	Limits Limits       // zero fields: the defaults
 }
 
 // Limits bound what one caller may take.
