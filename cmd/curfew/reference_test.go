@@ -46,14 +46,54 @@ func TestWords(t *testing.T) {
 			}
 		}
 	}
-	for _, command := range []string{"demo", "sim", "serve", "vm list", "vm show", "protect", "unprotect", "request create", "request list", "request show",
-		"request cancel", "approve", "deny", "grant list", "grant show", "grant extend", "grant close", "grant revoke", "ensure", "plan request", "plan protect",
-		"ssh", "reconcile", "sweep", "audit list", "audit export", "audit verify", "audit keygen", "scan", "fix", "whoami", "completion", "version"} {
+	for _, command := range []string{
+		"demo",
+		"sim",
+		"serve",
+		"vm list",
+		"vm show",
+		"protect",
+		"unprotect",
+		"request create",
+		"request list",
+		"request show",
+		"request cancel",
+		"request comment",
+		"request remind",
+		"approve",
+		"deny",
+		"delegation create",
+		"delegation list",
+		"delegation end",
+		"break-glass",
+		"break-glass list",
+		"break-glass review",
+		"grant list",
+		"grant show",
+		"grant extend",
+		"grant close",
+		"grant revoke",
+		"ensure",
+		"plan request",
+		"plan protect",
+		"ssh",
+		"reconcile",
+		"sweep",
+		"audit list",
+		"audit export",
+		"audit verify",
+		"audit keygen",
+		"scan",
+		"fix",
+		"whoami",
+		"completion",
+		"version",
+	} {
 		if !strings.Contains(text, "\n## curfew "+command+"\n") {
 			t.Errorf("the reference lacks %s", command)
 		}
 	}
-	for _, missing := range []string{"rdp", "run", "login", "break-glass", "policy", "doctor", "agent"} {
+	for _, missing := range []string{"rdp", "run", "login", "policy", "doctor", "agent"} {
 		if strings.Contains(text, "\n## curfew "+missing) {
 			t.Errorf("%s stands in the reference and does not exist", missing)
 		}

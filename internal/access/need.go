@@ -123,6 +123,15 @@ func Serves(needs []Need, reviews []Review, by string, as []Authority, asked, no
 	return total(needs, with, asked) < before
 }
 
+// Concerned tells whether the authorities are among those who may answer any step, now or later: enough to deny.
+func Concerned(needs []Need, as []Authority) bool {
+	return slices.ContainsFunc(needs, func(n Need) bool {
+		return slices.ContainsFunc(n.Steps, func(s Step) bool {
+			return len(s.Approvers) == 0 || slices.ContainsFunc(as, func(a Authority) bool { return a.Listed(s.Approvers) || a.Listed(s.EscalateTo) })
+		})
+	})
+}
+
 func total(needs []Need, reviews []Review, asked time.Time) int {
 	n := 0
 	for _, w := range Outstanding(needs, reviews, asked) {

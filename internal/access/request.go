@@ -329,6 +329,22 @@ func (r Request) review(ev ReviewEvent, now time.Time) (Request, []Effect, error
 	return out.approve(now)
 }
 
+// LookBack closes the review that follows an access behind broken glass. Its user never does.
+func (r Request) LookBack(by, comment string, now time.Time) (Request, error) {
+	switch {
+	case r.Aftermath == nil:
+		return r, Errorf(CodeConflict, "request %s broke no glass: there is nothing to look back at", r.ID).WithHint("list those that did with: curfew break-glass list")
+	case !r.Aftermath.Open():
+		return r, Errorf(CodeConflict, "%s looked back at %s already, at %s", r.Aftermath.ClosedBy, r.ID, Clock(r.Aftermath.ClosedAt)).WithHint("nothing was changed")
+	case strings.TrimSpace(by) == "":
+		return r, Errorf(CodeUnauthenticated, "nobody is signed in").WithHint("sign in first: curfew login")
+	case SamePerson(by, r.Requester) || SamePerson(by, r.Sponsor):
+		return r, Errorf(CodeDenied, "you broke the glass yourself: somebody else looks back at %s", r.ID).WithHint("ask an approver or an admin")
+	}
+	r.Aftermath = &Aftermath{ClosedBy: by, ClosedAt: now, Comment: comment}
+	return r, nil
+}
+
 // notAsked says whose answer the request waits for, to somebody whose approval would not count.
 func (r Request) notAsked() *Error {
 	var names []string

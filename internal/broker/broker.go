@@ -21,6 +21,7 @@ import (
 	"github.com/curfew-jit/curfew/internal/clock"
 	"github.com/curfew-jit/curfew/internal/enforce"
 	"github.com/curfew-jit/curfew/internal/inventory"
+	"github.com/curfew-jit/curfew/internal/notify"
 )
 
 // Inventory tells which machines there are.
@@ -77,6 +78,7 @@ type Config struct {
 	Scanner       Scanner          // nil: this server does not scan
 	OnScan        func(ScanRecord) // called with every scan that was kept, and at the start with the newest; may be nil
 	ScanRetention time.Duration    // how long scans are kept; default 90 days
+	Routes        []notify.Route   // the channels that are told of things; none: nobody is
 	Log           *slog.Logger
 	Demo          bool
 	Version       string
@@ -98,6 +100,7 @@ type Broker struct {
 	lastSweep        time.Time
 	saidHousekeeping said
 	saidOver         said      // that what is over could not be stored
+	reminded         time.Time // when the store was last searched for people to remind
 	renewed          []string  // places where a grant was lengthened; the rule's name still carries the old end
 	scanRun          *scanning // the scan that runs, nil where none does
 	locks            sync.Map  // VM key -> chan struct{}: one change of a machine's protection at a time

@@ -10,6 +10,7 @@ import (
 	"github.com/curfew-jit/curfew/internal/access"
 	"github.com/curfew-jit/curfew/internal/audit"
 	"github.com/curfew-jit/curfew/internal/enforce"
+	"github.com/curfew-jit/curfew/internal/notify"
 )
 
 // Grant implements Service.
@@ -94,7 +95,7 @@ func (b *Broker) end(ctx context.Context, c access.Caller, id access.GrantID, ac
 		if out, err = g.Step(ev, b.Now()); err != nil {
 			return nil, nil, err
 		}
-		if err := tx.UpdateGrant(out); err != nil {
+		if err := b.putGrant(tx, g, out, words(out)); err != nil {
 			return nil, nil, err
 		}
 		out.Version++
@@ -208,7 +209,13 @@ func (b *Broker) Tick(ctx context.Context) Work {
 	if w.NoOpen == "" {
 		w.Open = due
 	}
+	if warn := b.ending(now); len(warn) > 0 && !b.StoreDown() {
+		if _, err := b.Apply(ctx, warn); err != nil && ctx.Err() == nil {
+			b.log.Warn("telling people that their time is nearly over", "error", err)
+		}
+	}
 	b.housekeeping(ctx, now)
+	b.remind(ctx, now)
 	return w
 }
 
@@ -235,6 +242,9 @@ func (b *Broker) say(s *said, what string, now time.Time) bool {
 // markEvery is how often the clock's mark is stored; between two marks the log's newest entry tells how late it has been.
 const markEvery = time.Minute
 
+// noticeRetention is how long notices that were delivered are kept, for those who ask whether they were.
+const noticeRetention = 7 * 24 * time.Hour
+
 // housekeeping does what is not urgent: unanswered requests expire, spooled entries are recorded, and the clock's mark is moved.
 // It touches the store only when one of them is due.
 func (b *Broker) housekeeping(ctx context.Context, now time.Time) {
@@ -250,6 +260,12 @@ func (b *Broker) housekeeping(ctx context.Context, now time.Time) {
 				return err
 			}
 			if err := tx.Forget(now.Add(-b.cfg.KeyRetention)); err != nil {
+				return err
+			}
+			if err := tx.ForgetRecords(now); err != nil {
+				return err
+			}
+			if err := tx.ForgetNotices(now.Add(-noticeRetention)); err != nil {
 				return err
 			}
 		}
@@ -271,7 +287,11 @@ func (b *Broker) housekeeping(ctx context.Context, now time.Time) {
 			if err := tx.UpdateRequest(out); err != nil {
 				return err
 			}
-			if _, err := tx.Append(requestEntry(b.entry(system, "request.expire", audit.Done, "", "nobody answered %s of %s in time", out.ID, out.Requester), out)); err != nil {
+			e, err := tx.Append(requestEntry(b.entry(system, "request.expire", audit.Done, "", "nobody answered %s of %s in time", out.ID, out.Requester), out))
+			if err == nil {
+				err = b.tellRequest(tx, notify.RequestExpired, e, out)
+			}
+			if err != nil {
 				return err
 			}
 		}
@@ -358,7 +378,7 @@ func (b *Broker) apply(tx Tx, moves []Move) (changed []access.Grant, err error) 
 			changed = append(changed, g) // as it stands: the index may be behind
 			continue
 		}
-		if err := tx.UpdateGrant(next); err != nil {
+		if err := b.putGrant(tx, g, next, audit.Entry{Actor: m.by().Name, Message: m.Message}); err != nil {
 			return nil, err
 		}
 		next.Version++

@@ -31,17 +31,37 @@ const (
 	auditor      relation = "auditor"                    //
 	admin        relation = "admin"                      //
 	adminOwner   relation = "admin, is the requester"    //
+	elsewhere    relation = "approver of another scope"  // with the role, and not among those whom the rule names
+	program      relation = "program"                    // a token with every role, for which somebody answers
 )
 
-var relations = []relation{nobody, stranger, owner, dismissed, other, approver, selfApprover, auditor, admin, adminOwner}
+var relations = []relation{nobody, stranger, owner, dismissed, other, approver, selfApprover, auditor, admin, adminOwner, elsewhere, program}
 
 var adminToo = access.Caller{Name: "root", Roles: []access.Role{access.Requester, access.Admin}, Address: bt.Admin.Address}
+
+var approverElsewhere = access.Caller{Name: "approver-9", Roles: []access.Role{access.Approver}, Address: bt.Approver.Address}
+
+var robot = access.Caller{Name: "robot", Kind: access.APIToken, Sponsor: "root", Address: bt.Admin.Address,
+	Roles: []access.Role{access.Requester, access.Approver, access.Auditor, access.Admin}}
+
+// matrixPolicy names its approvers, and lets the glass be broken.
+type matrixPolicy struct{ access.Policy }
+
+func (p matrixPolicy) Decide(a access.Ask, now time.Time) (access.Limits, error) {
+	glass := a.BreakGlass
+	a.BreakGlass = false
+	l, err := p.Policy.Decide(a, now)
+	if glass {
+		l.Needs = nil
+	}
+	return l, err
+}
 
 func callers() map[relation]access.Caller {
 	gone := bt.Requester
 	gone.Roles = nil
 	return map[relation]access.Caller{nobody: {}, stranger: bt.Stranger, owner: bt.Requester, dismissed: gone, other: bt.Requester2, approver: bt.Approver,
-		selfApprover: bt.Both, auditor: bt.Auditor, admin: bt.Admin, adminOwner: adminToo}
+		selfApprover: bt.Both, auditor: bt.Auditor, admin: bt.Admin, adminOwner: adminToo, elsewhere: approverElsewhere, program: robot}
 }
 
 // ownerOf is the person whose thing a call of a relation is about.
@@ -69,34 +89,42 @@ const (
 
 // cells is the whole table: what each method answers to each relation. In the order of relations.
 var cells = map[string][]access.Code{
-	//                nobody  stranger owner   dismissed other   approver self    auditor admin   admin+own
-	"VMs":           {unauth, denied, ok, denied, ok, ok, ok, ok, ok, ok},
-	"VM":            {unauth, denied, ok, denied, ok, ok, ok, ok, ok, ok},
-	"PlanProtect":   {unauth, denied, denied, denied, denied, denied, denied, denied, ok, ok},
-	"Protect":       {unauth, denied, denied, denied, denied, denied, denied, denied, ok, ok},
-	"PlanRequest":   {unauth, denied, ok, denied, ok, denied, ok, denied, denied, ok},
-	"CreateRequest": {unauth, denied, ok, denied, ok, denied, ok, denied, denied, ok},
-	"Request":       {unauth, denied, ok, denied, hidden, ok, ok, ok, ok, ok},
-	"Requests":      {unauth, denied, ok, denied, ok, ok, ok, ok, ok, ok},
-	"Approve":       {unauth, denied, denied, denied, denied, ok, denied, denied, denied, denied},
-	"Deny":          {unauth, denied, denied, denied, denied, ok, denied, denied, denied, denied},
-	"Cancel":        {unauth, denied, ok, denied, hidden, denied, ok, denied, denied, ok},
-	"Grant":         {unauth, denied, ok, denied, hidden, ok, ok, ok, ok, ok},
-	"Grants":        {unauth, denied, ok, denied, ok, ok, ok, ok, ok, ok},
-	"Extend":        {unauth, denied, ok, denied, hidden, denied, ok, denied, denied, ok},
-	"Close":         {unauth, denied, ok, denied, hidden, denied, ok, denied, denied, ok},
-	"Revoke":        {unauth, denied, denied, denied, denied, ok, bad, denied, ok, bad},
-	"Entries":       {unauth, denied, denied, denied, denied, denied, denied, ok, ok, ok},
-	"Watch":         {unauth, denied, ok, denied, ok, ok, ok, ok, ok, ok},
-	"Checkpoint":    {unauth, denied, denied, denied, denied, denied, denied, ok, ok, ok},
-	"RunScan":       {unauth, denied, denied, denied, denied, denied, denied, ok, ok, ok},
-	"Explain":       {unauth, denied, denied, denied, denied, denied, denied, ok, ok, ok},
-	"Scans":         {unauth, denied, denied, denied, denied, denied, denied, ok, ok, ok},
-	"Scan":          {unauth, denied, denied, denied, denied, denied, denied, ok, ok, ok},
-	"DiffScans":     {unauth, denied, denied, denied, denied, denied, denied, ok, ok, ok},
-	"Reconcile":     {unauth, denied, denied, denied, denied, denied, denied, denied, ok, ok},
-	"Resume":        {unauth, denied, denied, denied, denied, denied, denied, denied, conflict, conflict}, // nothing is on hold
-	"Status":        {ok, ok, ok, ok, ok, ok, ok, ok, ok, ok},                                             // takes no caller
+	//                 nobody  stranger owner   dismissed other   approver self    auditor admin   admin+own elsewhere program
+	"VMs":            {unauth, denied, ok, denied, ok, ok, ok, ok, ok, ok, ok, ok},
+	"VM":             {unauth, denied, ok, denied, ok, ok, ok, ok, ok, ok, ok, ok},
+	"PlanProtect":    {unauth, denied, denied, denied, denied, denied, denied, denied, ok, ok, denied, ok},
+	"Protect":        {unauth, denied, denied, denied, denied, denied, denied, denied, ok, ok, denied, ok},
+	"PlanRequest":    {unauth, denied, ok, denied, ok, denied, ok, denied, denied, ok, denied, ok},
+	"CreateRequest":  {unauth, denied, ok, denied, ok, denied, ok, denied, denied, ok, denied, ok},
+	"Request":        {unauth, denied, ok, denied, hidden, ok, ok, ok, ok, ok, ok, ok},
+	"Requests":       {unauth, denied, ok, denied, ok, ok, ok, ok, ok, ok, ok, ok},
+	"Approve":        {unauth, denied, denied, denied, denied, ok, denied, denied, denied, denied, denied, denied},
+	"Deny":           {unauth, denied, denied, denied, denied, ok, denied, denied, denied, denied, denied, denied},
+	"Cancel":         {unauth, denied, ok, denied, hidden, denied, ok, denied, denied, ok, denied, denied},
+	"Comment":        {unauth, denied, ok, denied, hidden, ok, ok, ok, ok, ok, ok, ok},
+	"Remind":         {unauth, denied, ok, denied, hidden, ok, ok, ok, ok, ok, ok, ok},
+	"BreakGlass":     {unauth, denied, ok, denied, ok, denied, ok, denied, denied, ok, denied, denied},
+	"Aftermath":      {unauth, denied, denied, denied, denied, ok, ok, ok, ok, ok, ok, ok},
+	"CloseAftermath": {unauth, denied, denied, denied, denied, ok, denied, denied, ok, denied, ok, denied},
+	"Delegate":       {unauth, denied, denied, denied, denied, ok, ok, denied, denied, denied, ok, denied},
+	"Delegations":    {unauth, denied, denied, denied, denied, ok, ok, ok, ok, ok, ok, ok},
+	"EndDelegation":  {unauth, denied, denied, denied, denied, denied, denied, denied, ok, ok, denied, ok},
+	"Grant":          {unauth, denied, ok, denied, hidden, ok, ok, ok, ok, ok, ok, ok},
+	"Grants":         {unauth, denied, ok, denied, ok, ok, ok, ok, ok, ok, ok, ok},
+	"Extend":         {unauth, denied, ok, denied, hidden, denied, ok, denied, denied, ok, denied, denied},
+	"Close":          {unauth, denied, ok, denied, hidden, denied, ok, denied, denied, ok, denied, denied},
+	"Revoke":         {unauth, denied, denied, denied, denied, ok, bad, denied, ok, bad, ok, ok},
+	"Entries":        {unauth, denied, denied, denied, denied, denied, denied, ok, ok, ok, denied, ok},
+	"Watch":          {unauth, denied, ok, denied, ok, ok, ok, ok, ok, ok, ok, ok},
+	"Checkpoint":     {unauth, denied, denied, denied, denied, denied, denied, ok, ok, ok, denied, ok},
+	"RunScan":        {unauth, denied, denied, denied, denied, denied, denied, ok, ok, ok, denied, ok},
+	"Explain":        {unauth, denied, denied, denied, denied, denied, denied, ok, ok, ok, denied, ok},
+	"Scans":          {unauth, denied, denied, denied, denied, denied, denied, ok, ok, ok, denied, ok},
+	"Scan":           {unauth, denied, denied, denied, denied, denied, denied, ok, ok, ok, denied, ok},
+	"DiffScans":      {unauth, denied, denied, denied, denied, denied, denied, ok, ok, ok, denied, ok},
+	"Reconcile":      {unauth, denied, denied, denied, denied, denied, denied, denied, ok, ok, denied, ok},
+	"Resume":         {unauth, denied, denied, denied, denied, denied, denied, denied, conflict, conflict, denied, conflict}, // nothing is on hold
+	"Status":         {ok, ok, ok, ok, ok, ok, ok, ok, ok, ok, ok, ok},                                                       // takes no caller
 }
 
 // things makes what calls are about, each new.
@@ -105,7 +133,8 @@ type things struct {
 	s *bt.Stack
 	n int
 	// grants of each owner that stand open
-	open map[string]access.GrantID
+	open       map[string]access.GrantID
+	delegation string // one that stands
 }
 
 func (th *things) request(of access.Caller) access.Request {
@@ -168,6 +197,53 @@ func (th *things) call(method string, c access.Caller, of access.Caller) (id str
 				_, err = b.Deny(ctx, c, id, "no")
 			case "Cancel":
 				_, err = b.Cancel(ctx, c, id)
+			}
+			return err
+		}
+	case "Comment", "Remind":
+		id := th.request(of).ID
+		return string(id), func() (err error) {
+			if method == "Comment" {
+				_, err = b.Comment(ctx, c, id, "a word")
+			} else {
+				_, err = b.Remind(ctx, c, id)
+			}
+			return err
+		}
+	case "BreakGlass":
+		n := th.n
+		return "", func() error {
+			_, err := b.BreakGlass(ctx, c, broker.RequestInput{VMs: []string{"web-01"}, Duration: time.Hour + time.Duration(n)*time.Second, Reason: "matrix"})
+			return err
+		}
+	case "Aftermath":
+		return "", func() error { _, err := b.Aftermath(ctx, c); return err }
+	case "CloseAftermath":
+		r, err := b.BreakGlass(ctx, of, broker.RequestInput{VMs: []string{"web-01"}, Duration: time.Hour + time.Duration(th.n)*time.Second, Reason: "matrix"})
+		if err != nil {
+			th.t.Fatal(err)
+		}
+		return string(r.ID), func() error { _, err := b.CloseAftermath(ctx, c, r.ID, "it was needed"); return err }
+	case "Delegate":
+		return "", func() error {
+			_, err := b.Delegate(ctx, c, broker.DelegateInput{To: bt.Approver2.Name, Until: th.s.Clock.Now().Add(time.Hour)})
+			return err
+		}
+	case "Delegations":
+		return "", func() error { _, err := b.Delegations(ctx, c); return err }
+	case "EndDelegation": // of two others
+		if th.delegation == "" {
+			d, err := b.Delegate(ctx, bt.Approver2, broker.DelegateInput{To: bt.Both3.Name, Until: th.s.Clock.Now().Add(time.Hour)})
+			if err != nil {
+				th.t.Fatal(err)
+			}
+			th.delegation = d.ID
+		}
+		id := th.delegation
+		return "", func() error {
+			err := b.EndDelegation(ctx, c, id)
+			if err == nil {
+				th.delegation = ""
 			}
 			return err
 		}
@@ -297,8 +373,12 @@ func TestMatrix(t *testing.T) {
 	}
 	for _, method := range methods {
 		t.Run(method, func(t *testing.T) {
+			said := map[relation][]string{} // what is wrong with each cell; subtests do not run inside of a bubble
 			synctest.Test(t, func(t *testing.T) {
-				s := bt.New(t, bt.Options{Scanner: &scripted{}})
+				s := bt.New(t, bt.Options{Scanner: &scripted{}, Rules: func() broker.Policy {
+					return matrixPolicy{access.Policy{Rules: []access.Rule{{Name: "default",
+						Approvers: []string{bt.Approver.Name, bt.Approver2.Name, bt.Both.Name, bt.Both3.Name, robot.Name}}}}}
+				}})
 				defer s.Stop()
 				s.Protect("web-01")
 				th := &things{t: t, s: s, open: map[string]access.GrantID{}}
@@ -308,42 +388,62 @@ func TestMatrix(t *testing.T) {
 					}
 				}
 				for i, rel := range relations {
-					th.cell(method, rel, cells[method][i])
+					said[rel] = th.cell(method, rel, cells[method][i])
 				}
 			})
+			for _, rel := range relations {
+				t.Run(string(rel), func(t *testing.T) {
+					wrong, tried := said[rel]
+					if !tried {
+						t.Error("the cell was not tried")
+					}
+					for _, w := range wrong {
+						t.Error(w)
+					}
+				})
+			}
 		})
 	}
 }
 
-func (th *things) cell(method string, rel relation, want access.Code) {
-	t, c := th.t, callers()[rel]
+// cell tries one method for one relation, and returns what is wrong.
+func (th *things) cell(method string, rel relation, want access.Code) (wrong []string) {
+	c := callers()[rel]
 	id, call := th.call(method, c, ownerOf(rel))
 	before, size := th.version(id), len(th.s.Log())
+	bad := func(format string, args ...any) { wrong = append(wrong, fmt.Sprintf(format, args...)) }
 	err := call()
 	if got := access.CodeOf(err); got != want {
-		t.Errorf("%s by %s: got %q (%v), want %q", method, rel, got, err, want)
-		return
+		bad("got %q (%v), want %q", got, err, want)
+		return wrong
 	}
 	if want == ok {
-		return
+		return nil
 	}
 	var e *access.Error
 	if !errors.As(err, &e) || e.Hint == "" || len(strings.Fields(e.Message)) < 3 {
-		t.Errorf("%s by %s: %#v does not say what, why and what next (P8)", method, rel, err)
+		bad("%#v does not say what, why and what next (P8)", err)
+		return wrong
 	}
 	if after := th.version(id); after != before {
-		t.Errorf("%s by %s was refused and changed %s", method, rel, id)
+		bad("it was refused and changed %s", id)
 	}
-	log := th.s.Log()[size:]
+	var log []audit.Entry
+	for _, en := range th.s.Log()[size:] {
+		if en.Actor != "curfew" { // what goes on meanwhile
+			log = append(log, en)
+		}
+	}
 	if want == denied && (len(log) != 1 || log[0].Outcome != audit.Refused || log[0].Actor != c.Name) {
-		t.Errorf("%s by %s: the refusal is not recorded: %v", method, rel, log)
+		bad("the refusal is not recorded: %v", log)
 	}
 	if want == hidden { // the same words for what is hidden and what is not there
 		absent := id[:2] + "0000000000"
 		if msg := strings.ReplaceAll(e.Message+e.Hint, id, absent); msg != th.absent(method, c, absent) {
-			t.Errorf("%s by %s: hidden reads %q, absent reads %q", method, rel, msg, th.absent(method, c, absent))
+			bad("hidden reads %q, absent reads %q", msg, th.absent(method, c, absent))
 		}
 	}
+	return wrong
 }
 
 func (th *things) absent(method string, c access.Caller, id string) string {
@@ -352,6 +452,10 @@ func (th *things) absent(method string, c access.Caller, id string) string {
 	switch method {
 	case "Request":
 		_, err = b.Request(ctx, c, access.RequestID(id))
+	case "Comment":
+		_, err = b.Comment(ctx, c, access.RequestID(id), "a word")
+	case "Remind":
+		_, err = b.Remind(ctx, c, access.RequestID(id))
 	case "Cancel":
 		_, err = b.Cancel(ctx, c, access.RequestID(id))
 	case "Grant":

@@ -13,6 +13,7 @@ import (
 	"github.com/curfew-jit/curfew/internal/access"
 	"github.com/curfew-jit/curfew/internal/audit"
 	"github.com/curfew-jit/curfew/internal/inventory"
+	"github.com/curfew-jit/curfew/internal/notify"
 )
 
 // snapshot returns what is known of all machines.
@@ -65,13 +66,15 @@ func vmOf(m inventory.Machine) access.VM { return access.VM{ID: m.ID, Name: m.Na
 
 // draft is a request that has been checked against everything but the store.
 type draft struct {
+	ask      access.Ask
 	terms    access.Terms
 	limits   access.Limits
 	snapshot *inventory.Snapshot
 	machines []inventory.Machine
 }
 
-func (b *Broker) draft(ctx context.Context, c access.Caller, in RequestInput) (draft, error) {
+// draft checks what is asked for. glass is whether it is to be opened before anybody agrees.
+func (b *Broker) draft(ctx context.Context, c access.Caller, in RequestInput, glass bool) (draft, error) {
 	var d draft
 	if len(in.VMs) == 0 {
 		return d, invalid("vm", "no machine was named").WithHint("name it by name, group/name or resource id")
@@ -126,28 +129,59 @@ func (b *Broker) draft(ctx context.Context, c access.Caller, in RequestInput) (d
 			d.terms.Targets = append(d.terms.Targets, t)
 		}
 	}
+	d.ask = access.Ask{Requester: c.Name, Groups: b.cfg.Policy().GroupsOf(c), Roles: c.Roles, StartAt: in.StartAt, Reason: in.Reason, Ticket: in.Ticket, BreakGlass: glass}
+	if in.Duration == 0 {
+		if p, ok := b.cfg.Policy().(interface {
+			DefaultDuration(access.Ask, time.Time) time.Duration
+		}); ok {
+			d.terms.Duration = b.eachTarget(d.with(d.terms), d.snapshot, func(a access.Ask) time.Duration { return p.DefaultDuration(a, b.Now()) })
+		}
+	}
 	for _, t := range d.terms.Targets {
 		prot, _ := b.index.protection(t.VM.ID)
-		if err := prot.Check(t, src, in.Duration); err != nil {
+		if err := prot.Check(t, src, d.terms.Duration); err != nil {
 			return d, err
 		}
 	}
-	d.limits, err = b.decide(c.Name, d.terms, in.StartAt, in.Reason, in.Ticket, 0, d.snapshot)
+	d.ask.Terms = d.terms
+	d.limits, err = b.decide(d.ask, d.snapshot)
 	return d, err
 }
 
-// decide asks the policy for all targets of the terms, the strictest of them.
-func (b *Broker) decide(who string, t access.Terms, start time.Time, reason, ticket string, held time.Duration, s *inventory.Snapshot) (access.Limits, error) {
-	var out access.Limits
-	for i, target := range t.Targets {
-		group, sub := "", ""
-		if m, err := s.Find(target.VM.ID); err == nil {
-			group, sub = m.Group, m.Subscription
+// eachTarget returns the shortest that ask says for a target, those aside for which it says nothing.
+func (b *Broker) eachTarget(a access.Ask, s *inventory.Snapshot, ask func(access.Ask) time.Duration) (out time.Duration) {
+	for _, t := range a.Terms.Targets {
+		if d := ask(about(a, t, s)); d > 0 && (out == 0 || d < out) {
+			out = d
 		}
-		one := t
-		one.Targets = []access.Target{target}
-		l, err := b.cfg.Policy().Decide(access.Ask{Requester: who, Subscription: sub, Group: group, Terms: one, StartAt: start, Reason: reason,
-			Ticket: ticket, Held: held, Extension: held > 0}, b.Now())
+	}
+	return out
+}
+
+func (d draft) with(t access.Terms) access.Ask {
+	a := d.ask
+	a.Terms = t
+	return a
+}
+
+// about narrows an ask to one of its targets, with what is known of the machine.
+func about(a access.Ask, t access.Target, s *inventory.Snapshot) access.Ask {
+	a.Terms.Targets = []access.Target{t}
+	a.Group, a.Subscription, a.Tags, a.OS, a.Location = "", "", nil, "", ""
+	if m, err := s.Find(t.VM.ID); err == nil {
+		a.Group, a.Subscription, a.Tags, a.OS, a.Location = m.Group, m.Subscription, m.Tags, m.OS, m.Location
+	}
+	return a
+}
+
+// decide asks the policy for all targets of the ask, the strictest of them.
+func (b *Broker) decide(a access.Ask, s *inventory.Snapshot) (access.Limits, error) {
+	var out access.Limits
+	if len(a.Terms.Targets) == 0 {
+		return out, a.Terms.Check()
+	}
+	for i, target := range a.Terms.Targets {
+		l, err := b.cfg.Policy().Decide(about(a, target, s), b.Now())
 		if err != nil {
 			return l, err
 		}
@@ -192,13 +226,14 @@ func (b *Broker) CreateRequest(ctx context.Context, c access.Caller, in RequestI
 	if r, ok, err := b.remembered(ctx, c, in.Key, hash); ok || err != nil {
 		return r, err
 	}
-	d, err := b.draft(ctx, c, in)
+	d, err := b.draft(ctx, c, in, false)
 	if err != nil {
 		return access.Request{}, b.refuse(ctx, c, action, strings.Join(in.VMs, ","), err)
 	}
 	now := b.Now()
-	r := access.Request{ID: access.RequestID("r-" + newID()), Requester: c.Name, Asked: d.terms, Terms: d.terms, StartAt: in.StartAt.UTC(), Reason: clean(in.Reason),
-		Ticket: clean(in.Ticket), Needs: d.limits.Needs, Rules: d.limits.Rules, State: access.Pending, CreatedAt: now, ExpiresAt: now.Add(b.cfg.RequestExpiry)}
+	r := newRequest(c, d.ask, d.limits, now)
+	r.ExpiresAt = now.Add(b.cfg.RequestExpiry)
+	r.StartAt = in.StartAt.UTC()
 	if in.StartAt.IsZero() || in.StartAt.Before(now) {
 		r.StartAt = time.Time{}
 	} else if r.StartAt.After(r.ExpiresAt) {
@@ -207,38 +242,38 @@ func (b *Broker) CreateRequest(ctx context.Context, c access.Caller, in RequestI
 	return b.insertRequest(ctx, c, r, in.Key, hash)
 }
 
+// newRequest is a request of the caller by these limits, pending.
+func newRequest(c access.Caller, a access.Ask, l access.Limits, now time.Time) access.Request {
+	return access.Request{ID: access.RequestID("r-" + newID()), Requester: c.Name, Kind: c.Kind, Sponsor: c.Sponsor, Groups: a.Groups, Roles: a.Roles,
+		Asked: a.Terms, Terms: a.Terms, Reason: clean(a.Reason), Ticket: clean(a.Ticket), Needs: l.Needs, Auto: l.Auto, Rules: l.Rules, Notify: l.Notify,
+		HardClose: l.HardClose, WarnBefore: l.WarnBefore, BreakGlass: a.BreakGlass, State: access.Pending, CreatedAt: now}
+}
+
 func (b *Broker) insertRequest(ctx context.Context, c access.Caller, r access.Request, idem, hash string) (access.Request, error) {
 	defer b.time.expires(r.ExpiresAt) // at worst it is looked at once too often
-	err := b.update(ctx, func(tx Tx) error {
-		f := RequestFilter{Requester: r.Requester, States: []access.RequestState{access.Pending}, Page: Page{Limit: 500}}
-		pending, _, err := tx.Requests(f)
+	asked := r
+	var grants []access.Grant
+	err := b.change(ctx, func(tx Tx) (_ []access.Grant, _ []access.Protection, err error) {
+		grants = nil
+		if err := b.checkPending(tx, asked); err != nil {
+			return nil, nil, err
+		}
+		r, grants, err = b.openAtOnce(tx, c, asked)
+		if err == nil && r.BreakGlass {
+			err = putAftermath(tx, r, r.CreatedAt)
+		}
 		if err != nil {
-			return err
-		}
-		for _, p := range pending {
-			if p.ExpiresAt.After(r.CreatedAt) && p.Extends == r.Extends && p.StartAt.Equal(r.StartAt) && sameTerms(p.Asked, r.Asked) {
-				return access.Errorf(access.CodeConflict, "you have asked for exactly this already: request %s is pending", p.ID).
-					WithHint("wait for it with: curfew request show %s --wait, or take it back with: curfew request cancel %s", p.ID, p.ID)
-			}
-		}
-		if len(pending) >= 100 {
-			return access.Errorf(access.CodeRateLimited, "you have %d pending requests, which is as many as one person may", len(pending)).WithHint("cancel some with: curfew request cancel ID")
+			return nil, nil, err
 		}
 		if err := tx.InsertRequest(r); err != nil {
-			return err
+			return nil, nil, err
 		}
 		if idem != "" {
 			if err := tx.Remember(c.Name, idem, hash, string(r.ID), r.CreatedAt); err != nil {
-				return err
+				return nil, nil, err
 			}
 		}
-		what := "asks for"
-		if r.Extends != "" {
-			what = "asks to extend " + string(r.Extends) + " on"
-		}
-		e := requestEntry(b.entry(c, "request.create", audit.Done, "", "%s %s %s from %s for %s", c.Name, what, targetsText(r.Terms.Targets), r.Terms.Source, access.Duration(r.Terms.Duration)), r)
-		_, err = tx.Append(detail(e, "reason", r.Reason, "ticket", r.Ticket, "rules", strings.Join(r.Rules, ","), "source", r.Terms.Source.String(), "for", access.Duration(r.Terms.Duration).String()))
-		return err
+		return grants, nil, b.noteRequest(tx, c, r)
 	})
 	if access.CodeOf(err) == access.CodeConflict && idem != "" {
 		// Two calls with one key at the same instant: the second gets what the first made.
@@ -247,10 +282,127 @@ func (b *Broker) insertRequest(ctx context.Context, c access.Caller, r access.Re
 		}
 	}
 	if err != nil {
-		return access.Request{}, err
+		return access.Request{}, b.refuse(ctx, c, requestAction(asked), string(asked.ID), err)
 	}
+	b.opened(r, grants)
 	r.Version = 1
 	return r, nil
+}
+
+// checkPending refuses what is asked for already, and more than one person may ask for at a time.
+func (b *Broker) checkPending(tx Tx, r access.Request) error {
+	f := RequestFilter{Requester: r.Requester, States: []access.RequestState{access.Pending}, Page: Page{Limit: 500}}
+	pending, _, err := tx.Requests(f)
+	if err != nil || r.BreakGlass { // who breaks the glass may have asked in the ordinary way, and not been heard
+		return err
+	}
+	for _, p := range pending {
+		if p.ExpiresAt.After(r.CreatedAt) && p.Extends == r.Extends && p.StartAt.Equal(r.StartAt) && sameTerms(p.Asked, r.Asked) {
+			return access.Errorf(access.CodeConflict, "you have asked for exactly this already: request %s is pending", p.ID).
+				WithHint("wait for it with: curfew request show %s --wait, or take it back with: curfew request cancel %s", p.ID, p.ID)
+		}
+	}
+	if len(pending) >= 100 {
+		return access.Errorf(access.CodeRateLimited, "you have %d pending requests, which is as many as one person may", len(pending)).WithHint("cancel some with: curfew request cancel ID")
+	}
+	return nil
+}
+
+// openAtOnce approves what needs nobody: what breaks the glass, and what the policy approves by itself.
+func (b *Broker) openAtOnce(tx Tx, c access.Caller, r access.Request) (access.Request, []access.Grant, error) {
+	var ev access.Event
+	switch {
+	case r.BreakGlass:
+		ev = access.BreakGlassEvent{}
+	case len(r.Needs) == 0 && len(r.Auto) > 0:
+		ev = access.AutoEvent{}
+	default:
+		return r, nil, nil
+	}
+	if b.Hold() != "" {
+		return r, nil, b.heldError()
+	}
+	out, effects, err := r.Step(ev, r.CreatedAt)
+	if err != nil {
+		return r, nil, err
+	}
+	grants, err := b.effects(tx, c, &out, effects, r.CreatedAt)
+	return out, grants, err
+}
+
+// effects stores what an approval brings about, and names it in the request.
+func (b *Broker) effects(tx Tx, c access.Caller, r *access.Request, effects []access.Effect, now time.Time) (out []access.Grant, err error) {
+	for _, ef := range effects {
+		gs, err := b.effect(tx, c, *r, ef, now)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, gs...)
+		for _, g := range gs {
+			if r.Extends == "" {
+				r.Grants = append(r.Grants, g.ID)
+			}
+		}
+	}
+	return out, nil
+}
+
+// opened has what an approval brought about done.
+func (b *Broker) opened(r access.Request, grants []access.Grant) {
+	if len(grants) == 0 {
+		return
+	}
+	// Whoever goes by the rule's name, a sweep without a database for one, shuts it at the end that stands there.
+	if r.Extends != "" {
+		b.mu.Lock()
+		for _, g := range grants {
+			for _, p := range g.Places {
+				b.renewed = append(b.renewed, p.ID)
+			}
+		}
+		b.mu.Unlock()
+	}
+	b.enf.Wake()
+}
+
+func requestAction(r access.Request) string {
+	switch {
+	case r.BreakGlass:
+		return "request.break_glass"
+	case r.Extends != "":
+		return "grant.extend"
+	}
+	return "request.create"
+}
+
+// noteRequest records a new request, and tells those whom it concerns.
+func (b *Broker) noteRequest(tx Tx, c access.Caller, r access.Request) error {
+	what, action := "asks for", "request.create"
+	switch {
+	case r.BreakGlass:
+		what, action = "BREAKS THE GLASS for", "request.break_glass"
+	case r.Extends != "":
+		what = "asks to extend " + string(r.Extends) + " on"
+	}
+	e := requestEntry(b.entry(c, action, audit.Done, "", "%s %s %s from %s for %s", c.Name, what, targetsText(r.Terms.Targets), r.Terms.Source, access.Duration(r.Terms.Duration)), r)
+	e = detail(e, "reason", r.Reason, "ticket", r.Ticket, "rules", strings.Join(r.Rules, ","), "source", r.Terms.Source.String(), "for", access.Duration(r.Terms.Duration).String(),
+		"sponsor", r.Sponsor)
+	e, err := tx.Append(e)
+	if err != nil {
+		return err
+	}
+	switch {
+	case r.BreakGlass:
+		return b.tellRequest(tx, notify.BreakGlass, e, r)
+	case r.State == access.Approved:
+		e, err := tx.Append(detail(requestEntry(b.entry(system, "request.approve", audit.Done, "", "rule %s approves %s of %s by itself", strings.Join(r.Auto, ", "), r.ID, r.Requester), r),
+			"rules", strings.Join(r.Rules, ","), "auto", strings.Join(r.Auto, ",")))
+		if err != nil {
+			return err
+		}
+		return b.tellRequest(tx, notify.RequestApproved, e, r)
+	}
+	return b.tellRequest(tx, notify.RequestCreated, e, r)
 }
 
 func sameTerms(a, b access.Terms) bool { return a.Within(b) && b.Within(a) }
@@ -330,251 +482,6 @@ func (b *Broker) Requests(ctx context.Context, c access.Caller, f RequestFilter)
 	return out, next, err
 }
 
-// Approve implements Service.
-func (b *Broker) Approve(ctx context.Context, c access.Caller, id access.RequestID, in ReviewInput) (access.Request, error) {
-	return b.review(ctx, c, id, access.Approve, in)
-}
-
-// Deny implements Service.
-func (b *Broker) Deny(ctx context.Context, c access.Caller, id access.RequestID, comment string) (access.Request, error) {
-	return b.review(ctx, c, id, access.Deny, ReviewInput{Comment: comment})
-}
-
-func (b *Broker) review(ctx context.Context, c access.Caller, id access.RequestID, d access.Decision, in ReviewInput) (access.Request, error) {
-	action := "request." + string(d)
-	if err := b.need(ctx, c, action, string(id), access.Approver); err != nil {
-		return access.Request{}, err
-	}
-	snap, err := b.snapshot(ctx)
-	if err != nil && d == access.Approve {
-		return access.Request{}, err
-	}
-	comment, err := checkComment(in.Comment)
-	if err != nil {
-		return access.Request{}, err
-	}
-	var out access.Request
-	var grants []access.Grant
-	now := b.Now()
-	err = b.change(ctx, func(tx Tx) ([]access.Grant, []access.Protection, error) {
-		grants = nil
-		fail := func(err error) ([]access.Grant, []access.Protection, error) { return nil, nil, err }
-		r, err := b.visibleRequest(tx, c, id)
-		if err != nil {
-			return fail(err)
-		}
-		asked := r
-		if r.State == access.Pending && now.Before(r.ExpiresAt) {
-			if d == access.Approve {
-				if r, err = b.recheck(tx, c, r, snap); err != nil {
-					return fail(err)
-				}
-			} else if l, lerr := b.limitsOf(tx, r, snap); lerr == nil && !l.MayApprove(access.Authority{Name: c.Name}, r.CreatedAt, now) {
-				return fail(notAmong(l))
-			}
-		}
-		ev := access.ReviewEvent{By: c.Name, Decision: d, Comment: comment}
-		if d == access.Approve && r.State == access.Pending {
-			if ev.Narrowed, err = narrow(r, in); err != nil {
-				return fail(err)
-			}
-		}
-		var effects []access.Effect
-		out, effects, err = r.Step(ev, now)
-		if err != nil {
-			return fail(err)
-		}
-		if len(effects) > 0 && b.Hold() != "" {
-			return fail(b.heldError())
-		}
-		for _, ef := range effects {
-			gs, err := b.effect(tx, c, out, ef, now)
-			if err != nil {
-				return fail(err)
-			}
-			grants = append(grants, gs...)
-			for _, g := range gs {
-				if out.Extends == "" {
-					out.Grants = append(out.Grants, g.ID)
-				}
-			}
-		}
-		if err := tx.UpdateRequest(out); err != nil {
-			return fail(err)
-		}
-		out.Version++
-		verb := map[access.Decision]string{access.Approve: "approves", access.Deny: "denies"}[d]
-		msg := fmt.Sprintf("%s %s %s of %s", c.Name, verb, out.ID, out.Requester)
-		if n := out.Missing(); n > 0 {
-			msg += fmt.Sprintf("; %d more must agree", n)
-		}
-		e := requestEntry(b.entry(c, action, audit.Done, "", "%s", msg), out)
-		e = detail(e, "comment", ev.Comment, "rules", strings.Join(out.Rules, ","), "source", out.Terms.Source.String(), "for", access.Duration(out.Terms.Duration).String())
-		if ev.Narrowed != nil {
-			e = detail(e, "narrowed", "yes", "targets", targetsText(out.Terms.Targets))
-		}
-		if n := access.Approvals(out.Needs); n != access.Approvals(asked.Needs) {
-			e = detail(e, "needed", fmt.Sprint(n))
-		}
-		_, err = tx.Append(e)
-		return grants, nil, err
-	})
-	if err != nil {
-		return access.Request{}, b.refuse(ctx, c, action, string(id), err)
-	}
-	if len(grants) > 0 {
-		// Whoever goes by the rule's name, a sweep without a database for one, shuts it at the end that stands there.
-		if out.Extends != "" {
-			b.mu.Lock()
-			for _, g := range grants {
-				for _, p := range g.Places {
-					b.renewed = append(b.renewed, p.ID)
-				}
-			}
-			b.mu.Unlock()
-		}
-		b.enf.Wake()
-	}
-	return out, nil
-}
-
-// limitsOf asks the policy again about a request, as things are now.
-func (b *Broker) limitsOf(tx Tx, r access.Request, s *inventory.Snapshot) (access.Limits, error) {
-	if s == nil {
-		return access.Limits{}, access.Errorf(access.CodeAzureUnavailable, "the machines could not be read").WithHint("try again in a minute")
-	}
-	var held time.Duration
-	if r.Extends != "" {
-		g, err := tx.Grant(r.Extends)
-		if err != nil {
-			return access.Limits{}, err
-		}
-		held = g.Duration
-	}
-	start := r.StartAt
-	if start.Before(b.Now()) {
-		start = time.Time{} // it was fine when it was asked; the opening is then due at once
-	}
-	return b.decide(r.Requester, r.Terms, start, r.Reason, r.Ticket, held, s)
-}
-
-// recheck asks policy and protection again before an approval: what changed since the asking counts, and only for the stricter.
-func (b *Broker) recheck(tx Tx, c access.Caller, r access.Request, s *inventory.Snapshot) (access.Request, error) {
-	if access.SamePerson(c.Name, r.Requester) {
-		return r, nil // Step refuses it, in the right words
-	}
-	l, err := b.limitsOf(tx, r, s)
-	if err != nil {
-		return r, err
-	}
-	r.Needs = access.Needs(r.Needs, l.Needs)
-	total := r.Terms.Duration
-	if r.Extends != "" { // several may have been asked for side by side
-		g, err := tx.Grant(r.Extends)
-		if err != nil {
-			return r, err
-		}
-		total += g.Duration
-	}
-	for _, t := range r.Terms.Targets {
-		p, _ := b.index.protection(t.VM.ID)
-		if err := p.Check(t, r.Terms.Source, total); err != nil {
-			return r, err
-		}
-	}
-	return r, nil
-}
-
-func notAmong(l access.Limits) *access.Error {
-	var names []string
-	for _, n := range l.Needs {
-		for _, s := range n.Steps {
-			names = append(names, s.Words())
-		}
-	}
-	return access.Errorf(access.CodeDenied, "you are not among the approvers that rule %s names", strings.Join(l.Rules, ", ")).
-		WithHint("ask one of these: %s", strings.Join(names, "; and of "))
-}
-
-func narrow(r access.Request, in ReviewInput) (*access.Terms, error) {
-	if in.Duration == 0 && in.Source == "" && len(in.Ports) == 0 {
-		return nil, nil
-	}
-	if r.Extends != "" && (in.Source != "" || len(in.Ports) > 0) {
-		return nil, invalid("narrow", "request %s extends %s as it stands: its time can be narrowed, not its ports or its source", r.ID, r.Extends).
-			WithHint("approve it for less time, or deny it and let them ask for a new grant")
-	}
-	t := r.Terms
-	if in.Duration != 0 {
-		t.Duration = in.Duration
-	}
-	if in.Source != "" {
-		src, err := access.ParseSource(in.Source)
-		if err != nil {
-			return nil, err
-		}
-		t.Source = src
-	}
-	if len(in.Ports) > 0 {
-		var keep []access.Target
-		for _, p := range in.Ports {
-			found := false
-			for _, o := range r.Terms.Targets {
-				if o.Ports.Contains(p) {
-					found = true
-					o.Ports = p
-					keep = append(keep, o)
-				}
-			}
-			if !found {
-				return nil, invalid("narrow", "request %s does not ask for port %s", r.ID, p).WithHint("it asks for %s", targetsText(r.Terms.Targets))
-			}
-		}
-		t.Targets = keep
-	}
-	return &t, nil
-}
-
-// effect stores what an approval brings about.
-func (b *Broker) effect(tx Tx, c access.Caller, r access.Request, ef access.Effect, now time.Time) ([]access.Grant, error) {
-	switch ef := ef.(type) {
-	case access.CreateGrants:
-		start := ef.StartAt
-		if start.Before(now) {
-			start = now
-		}
-		var out []access.Grant
-		for _, t := range ef.Terms.Targets {
-			g := access.Grant{ID: access.GrantID("g-" + newID()), Request: r.ID, Requester: r.Requester, Target: t, Source: ef.Terms.Source,
-				Duration: ef.Terms.Duration, NotBefore: start, State: access.Scheduled, CreatedAt: now}
-			if err := tx.InsertGrant(g); err != nil {
-				return nil, err
-			}
-			g.Version = 1
-			if _, err := tx.Append(grantEntry(b.entry(system, "grant.create", audit.Done, "", "%s may reach %s from %s for %s", g.Requester, g.Target, g.Source, access.Duration(g.Duration)), g)); err != nil {
-				return nil, err
-			}
-			out = append(out, g)
-		}
-		return out, nil
-	case access.ExtendGrant:
-		g, err := tx.Grant(ef.Grant)
-		if err != nil {
-			return nil, err
-		}
-		if g, err = g.Step(access.ExtendEvent{By: ef.By}, now); err != nil {
-			return nil, err
-		}
-		if err := tx.UpdateGrant(g); err != nil {
-			return nil, err
-		}
-		g.Version++
-		_, err = tx.Append(grantEntry(b.entry(system, "grant.extend", audit.Done, "", "%s lasts until %s", g.ID, access.Clock(g.EndsAt)), g))
-		return []access.Grant{g}, err
-	}
-	return nil, access.Errorf(access.CodeInternal, "unknown effect %T", ef)
-}
-
 // Cancel implements Service.
 func (b *Broker) Cancel(ctx context.Context, c access.Caller, id access.RequestID) (out access.Request, err error) {
 	const action = "request.cancel"
@@ -593,8 +500,11 @@ func (b *Broker) Cancel(ctx context.Context, c access.Caller, id access.RequestI
 			return err
 		}
 		out.Version++
-		_, err = tx.Append(requestEntry(b.entry(c, action, audit.Done, "", "%s takes %s back", c.Name, out.ID), out))
-		return err
+		e, err := tx.Append(requestEntry(b.entry(c, action, audit.Done, "", "%s takes %s back", c.Name, out.ID), out))
+		if err != nil {
+			return err
+		}
+		return b.tellRequest(tx, notify.RequestCancelled, e, out)
 	})
 	if err != nil {
 		return access.Request{}, b.refuse(ctx, c, action, string(id), err)
@@ -641,11 +551,13 @@ func (b *Broker) Extend(ctx context.Context, c access.Caller, id access.GrantID,
 	if strings.TrimSpace(reason) == "" {
 		reason = first.Reason
 	}
-	l, err := b.decide(c.Name, terms, time.Time{}, reason, first.Ticket, g.Duration, snap)
+	ask := access.Ask{Requester: c.Name, Groups: b.cfg.Policy().GroupsOf(c), Roles: c.Roles, Terms: terms, Reason: reason, Ticket: first.Ticket,
+		Held: g.Duration, Extension: true, Extensions: g.Extensions}
+	l, err := b.decide(ask, snap)
 	if err != nil {
 		return access.Request{}, b.refuse(ctx, c, action, string(id), err)
 	}
-	r := access.Request{ID: access.RequestID("r-" + newID()), Requester: c.Name, Asked: terms, Terms: terms, Reason: clean(reason), Ticket: first.Ticket, Extends: g.ID, Needs: l.Needs,
-		Rules: l.Rules, State: access.Pending, CreatedAt: now, ExpiresAt: g.EndsAt}
+	r := newRequest(c, ask, l, now)
+	r.Extends, r.ExpiresAt = g.ID, g.EndsAt
 	return b.insertRequest(ctx, c, r, idem, hash)
 }

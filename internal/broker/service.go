@@ -33,6 +33,20 @@ type Service interface {
 	Approve(ctx context.Context, c access.Caller, id access.RequestID, in ReviewInput) (access.Request, error)
 	Deny(ctx context.Context, c access.Caller, id access.RequestID, comment string) (access.Request, error)
 	Cancel(ctx context.Context, c access.Caller, id access.RequestID) (access.Request, error)
+	// Comment says something about a request without deciding on it.
+	Comment(ctx context.Context, c access.Caller, id access.RequestID, text string) (access.Request, error)
+	// Remind tells those for whom a request waits once more, at most every five minutes.
+	Remind(ctx context.Context, c access.Caller, id access.RequestID) (access.Request, error)
+	// BreakGlass opens at once, for those whom a rule lists for it, and tells everybody who was not asked. The review that follows
+	// stays open until somebody other than the user closes it.
+	BreakGlass(ctx context.Context, c access.Caller, in RequestInput) (access.Request, error)
+	// Aftermath lists the accesses behind broken glass at which nobody has looked back yet.
+	Aftermath(ctx context.Context, c access.Caller) ([]access.Request, error)
+	CloseAftermath(ctx context.Context, c access.Caller, id access.RequestID, comment string) (access.Request, error)
+	// Delegate has another approver answer in the caller's place until an instant.
+	Delegate(ctx context.Context, c access.Caller, in DelegateInput) (Delegation, error)
+	Delegations(ctx context.Context, c access.Caller) ([]Delegation, error)
+	EndDelegation(ctx context.Context, c access.Caller, id string) error
 
 	Grant(ctx context.Context, c access.Caller, id access.GrantID) (access.Grant, error)
 	Grants(ctx context.Context, c access.Caller, f GrantFilter) ([]access.Grant, string, error)
@@ -159,6 +173,8 @@ type RequestPlan struct {
 
 // ReviewInput is an approver's answer; what is set narrows.
 type ReviewInput struct {
+	Digest   string         `json:"digest"` // of the request as it was shown: access.Request.Digest; empty: not compared
+	Via      string         `json:"via"`    // where the answer was given, if not through the API
 	Comment  string         `json:"comment"`
 	Duration time.Duration  `json:"duration"`
 	Source   string         `json:"source"`

@@ -333,7 +333,7 @@ func (b *Broker) PlanRequest(ctx context.Context, c access.Caller, in RequestInp
 	if err := b.need(ctx, c, "request.plan", strings.Join(in.VMs, ","), access.Requester); err != nil {
 		return RequestPlan{}, err
 	}
-	d, err := b.draft(ctx, c, in)
+	d, err := b.draft(ctx, c, in, false)
 	if err != nil {
 		return RequestPlan{}, err
 	}

@@ -14,7 +14,7 @@ import (
 
 func (c *cli) requestCmd() *cobra.Command {
 	cmd := &cobra.Command{Use: "request", Short: "Ask for access, and follow what was asked"}
-	cmd.AddCommand(c.requestCreateCmd(), c.requestListCmd(), c.requestShowCmd(), c.requestCancelCmd())
+	cmd.AddCommand(c.requestCreateCmd(), c.requestListCmd(), c.requestShowCmd(), c.requestCancelCmd(), c.requestCommentCmd(), c.requestRemindCmd())
 	return cmd
 }
 
@@ -122,6 +122,9 @@ func (c *cli) requestTable(rs []api.Request) string {
 		if r.Extends != "" {
 			what += " (extends " + r.Extends + ")"
 		}
+		if r.BreakGlass {
+			state += ", break-glass"
+		}
 		t.row(r.ID, state, r.Requester, what, source(r.Terms.Source), r.Terms.Duration.String(), ago(r.CreatedAt, c.now()), r.Reason)
 	}
 	return t.String()
@@ -133,8 +136,18 @@ func (c *cli) requestText(r api.Request, gs []api.Grant) string {
 	f.add("state", string(r.State)+lastReview(r))
 	if r.State == access.Pending {
 		f.add("needs", count(r.Missing, "more approval")+", "+until(r.ExpiresAt, c.now(), c.Location))
+		for _, w := range r.Waiting {
+			f.add("waits for", waitsFor(w))
+		}
 	}
-	f.add("who", r.Requester)
+	who := r.Requester
+	if r.Sponsor != "" {
+		who += ", a program for which " + r.Sponsor + " answers"
+	}
+	f.add("who", who)
+	if r.BreakGlass {
+		f.add("glass", glass(r))
+	}
 	f.add("what", c.terms(r.Terms, r.StartAt))
 	if n := c.narrowed(r); n != "" {
 		f.add("asked", c.terms(r.Asked, r.StartAt))
@@ -149,10 +162,25 @@ func (c *cli) requestText(r api.Request, gs []api.Grant) string {
 		if v.Narrowed != nil {
 			s += ", for " + c.terms(*v.Narrowed, time.Time{})
 		}
+		if len(v.InPlaceOf) > 0 {
+			s += ", in place of " + strings.Join(v.InPlaceOf, ", ")
+		}
+		if v.Via != "" {
+			s += ", by way of " + v.Via
+		}
 		if v.Comment != "" {
 			s += ": " + v.Comment
 		}
 		f.add("review", s)
+	}
+	if len(r.Auto) > 0 && r.State == access.Approved && !r.BreakGlass {
+		f.add("review", "approved by rule "+strings.Join(r.Auto, ", ")+" itself")
+	}
+	for _, m := range r.Comments {
+		f.add("comment", m.By+" at "+clockTime(m.At, c.now(), c.Location)+": "+m.Text)
+	}
+	if r.State == access.Pending {
+		f.add("digest", r.Digest)
 	}
 	if len(gs) == 0 {
 		f.add("grants", strings.Join(r.Grants, ", "))
@@ -162,6 +190,32 @@ func (c *cli) requestText(r api.Request, gs []api.Grant) string {
 		f.add("connect", strings.Join(g.Connect, "\n"))
 	}
 	return f.String()
+}
+
+// waitsFor says whose answer a request waits for.
+func waitsFor(w api.Waiting) string {
+	s := "anybody who may approve"
+	if len(w.Approvers) > 0 {
+		s = strings.Join(w.Approvers, ", ")
+	}
+	if w.Missing > 1 {
+		s = count(w.Missing, "answer") + " of " + s
+	}
+	if w.Step != "" {
+		s = w.Step + ": " + s
+	}
+	return s + " (rule " + w.Rule + ")"
+}
+
+// glass says that a request broke the glass, and whether somebody has looked back at it.
+func glass(r api.Request) string {
+	switch {
+	case r.Aftermath == nil:
+		return "BROKEN"
+	case r.Aftermath.Open:
+		return "BROKEN: opened before anybody agreed; nobody has looked back at it yet"
+	}
+	return "BROKEN: opened before anybody agreed; " + r.Aftermath.ClosedBy + " has looked back at it: " + r.Aftermath.Comment
 }
 
 func (c *cli) requestShowCmd() *cobra.Command {
@@ -223,7 +277,7 @@ func (c *cli) requestCancelCmd() *cobra.Command {
 }
 
 func (c *cli) approveCmd() *cobra.Command {
-	var duration, from, comment string
+	var duration, from, comment, digest string
 	var ports []string
 	cmd := &cobra.Command{
 		Use:   "approve ID",
@@ -260,6 +314,19 @@ curfew approve r-0123456789 --for 30m --comment "half an hour is enough"`,
 			if err != nil {
 				return err
 			}
+			if in.Digest = digest; digest == "" {
+				shown, err := cl.Request(cmd.Context(), args[0])
+				if err != nil {
+					return err
+				}
+				c.say("%s asks for %s: %s", shown.Requester, c.terms(shown.Terms, shown.StartAt), shown.Reason)
+				if c.Terminal.In && c.Terminal.Err {
+					if err := c.confirm("Approve it?"); err != nil {
+						return err
+					}
+				}
+				in.Digest = shown.Digest
+			}
 			r, err := cl.Approve(cmd.Context(), args[0], in)
 			if err != nil {
 				return err
@@ -273,6 +340,7 @@ curfew approve r-0123456789 --for 30m --comment "half an hour is enough"`,
 	f.StringVar(&from, "from", "", "from this `ADDRESS` or CIDR instead: inside what was asked")
 	f.StringSliceVarP(&ports, "port", "p", nil, "for these `PORTS` only")
 	f.StringVarP(&comment, "comment", "m", "", "words for the requester and the audit log")
+	f.StringVar(&digest, "digest", "", "approve only what has this `DIGEST`, as request show told it: a request that changed since is refused")
 	return cmd
 }
 

@@ -137,6 +137,47 @@ func (c *Client) Deny(ctx context.Context, id, comment string) (api.Request, err
 	return post[api.Request](ctx, c, "/v1/requests/"+url.PathEscape(id)+"/deny", api.CommentInput{Comment: comment}, "")
 }
 
+// Comment says something about a request without deciding on it.
+func (c *Client) Comment(ctx context.Context, id, text string) (api.Request, error) {
+	return post[api.Request](ctx, c, "/v1/requests/"+url.PathEscape(id)+"/comments", api.CommentInput{Comment: text}, "")
+}
+
+// Remind has those for whom a request waits told again.
+func (c *Client) Remind(ctx context.Context, id string) (api.Request, error) {
+	return post[api.Request](ctx, c, "/v1/requests/"+url.PathEscape(id)+"/remind", nil, "")
+}
+
+// BreakGlass opens before anybody agrees. With a key it may be repeated.
+func (c *Client) BreakGlass(ctx context.Context, in api.RequestInput, key string) (api.Request, error) {
+	return post[api.Request](ctx, c, "/v1/break-glass", in, key)
+}
+
+// Aftermath lists the accesses behind broken glass at which nobody has looked back yet.
+func (c *Client) Aftermath(ctx context.Context) (api.List[api.Request], error) {
+	return get[api.List[api.Request]](ctx, c, "/v1/break-glass", nil)
+}
+
+// CloseAftermath closes the look back at one.
+func (c *Client) CloseAftermath(ctx context.Context, id, comment string) (api.Request, error) {
+	return post[api.Request](ctx, c, "/v1/break-glass/"+url.PathEscape(id)+"/close", api.CommentInput{Comment: comment}, "")
+}
+
+// Delegate has another approver answer in the caller's place.
+func (c *Client) Delegate(ctx context.Context, in api.DelegationInput) (api.Delegation, error) {
+	return post[api.Delegation](ctx, c, "/v1/delegations", in, "")
+}
+
+// Delegations lists who answers in whose place.
+func (c *Client) Delegations(ctx context.Context) (api.List[api.Delegation], error) {
+	return get[api.List[api.Delegation]](ctx, c, "/v1/delegations", nil)
+}
+
+// EndDelegation ends one.
+func (c *Client) EndDelegation(ctx context.Context, id string) error {
+	_, err := post[api.List[api.Delegation]](ctx, c, "/v1/delegations/"+url.PathEscape(id)+"/end", nil, "")
+	return err
+}
+
 // Cancel takes the caller's own pending request back.
 func (c *Client) Cancel(ctx context.Context, id string) (api.Request, error) {
 	return post[api.Request](ctx, c, "/v1/requests/"+url.PathEscape(id)+"/cancel", nil, "")

@@ -116,11 +116,34 @@ func request(r access.Request) api.Request {
 	return api.Request{ID: string(r.ID), State: r.State, Requester: r.Requester, Asked: terms(r.Asked), Terms: terms(r.Terms), Reason: r.Reason,
 		Ticket: r.Ticket, Extends: string(r.Extends), Needed: access.Approvals(r.Needs), Missing: r.Missing(), Rules: each(r.Rules, same),
 		Reviews: each(r.Reviews, review), Grants: each(r.Grants, text), StartAt: utc(r.StartAt), CreatedAt: utc(r.CreatedAt),
-		ExpiresAt: utc(r.ExpiresAt), DecidedAt: utc(r.DecidedAt)}
+		ExpiresAt: utc(r.ExpiresAt), DecidedAt: utc(r.DecidedAt), Waiting: waiting(r), Digest: r.Digest(), Auto: some(r.Auto, same),
+		Comments: some(r.Comments, func(c access.Comment) api.Comment { return api.Comment{By: c.By, At: utc(c.At), Text: c.Text} }), Sponsor: r.Sponsor,
+		BreakGlass: r.BreakGlass, Aftermath: aftermath(r.Aftermath)}
+}
+
+func waiting(r access.Request) []api.Waiting {
+	if r.State != access.Pending {
+		return nil
+	}
+	return some(access.Outstanding(r.Needs, r.Reviews, r.CreatedAt), func(w access.Waiting) api.Waiting {
+		return api.Waiting{Rule: w.Rule, Step: w.Step.Name, Approvers: w.Step.Approvers, Missing: w.Missing}
+	})
+}
+
+func aftermath(a *access.Aftermath) *api.Aftermath {
+	if a == nil {
+		return nil
+	}
+	return &api.Aftermath{Open: a.Open(), ClosedBy: a.ClosedBy, ClosedAt: utc(a.ClosedAt), Comment: a.Comment}
 }
 
 func review(v access.Review) api.Review {
-	out := api.Review{Reviewer: v.Reviewer, Decision: string(v.Decision), Comment: v.Comment, At: utc(v.At)}
+	out := api.Review{Reviewer: v.Reviewer, Decision: string(v.Decision), Comment: v.Comment, At: utc(v.At), Via: v.Via}
+	for _, a := range v.Authorities {
+		if !access.SamePerson(a.Name, v.Reviewer) {
+			out.InPlaceOf = append(out.InPlaceOf, a.Name)
+		}
+	}
 	if v.Narrowed != nil {
 		n := terms(*v.Narrowed)
 		out.Narrowed = &n
@@ -143,7 +166,7 @@ func requestPlan(p broker.RequestPlan) api.RequestPlan {
 func (s *Server) grant(g access.Grant) api.Grant {
 	return api.Grant{ID: string(g.ID), State: g.State, Request: string(g.Request), Requester: g.Requester, VM: vmRef(g.Target.VM), Port: g.Target.Ports,
 		Protocol: g.Target.Protocol, Source: g.Source, Duration: api.Duration(g.Duration), Ready: g.Ready(), Overdue: g.Overdue(s.clock.Now()),
-		Drifted: g.Drifted, BreakGlass: g.BreakGlass, NotBefore: utc(g.NotBefore), StartsAt: utc(g.StartsAt), EndsAt: utc(g.EndsAt), ReadyAt: utc(g.ReadyAt),
+		Drifted: g.Drifted, BreakGlass: g.BreakGlass, Extensions: g.Extensions, HardClose: g.HardClose, NotBefore: utc(g.NotBefore), StartsAt: utc(g.StartsAt), EndsAt: utc(g.EndsAt), ReadyAt: utc(g.ReadyAt),
 		NotReady: g.NotReady, EndReason: string(g.EndReason), EndedBy: g.EndedBy, EndedAt: utc(g.EndedAt), CreatedAt: utc(g.CreatedAt),
 		LastError: g.LastError, Restored: g.Restored, NSGs: places(g.Places)}
 }

@@ -36,6 +36,7 @@ type fake struct {
 	hook     map[string]func(context.Context, access.Caller, any) // called first
 	calls    map[string]int
 	status   broker.Status
+	lent     []broker.Delegation
 	n        int
 }
 
@@ -350,6 +351,106 @@ func (f *fake) Cancel(ctx context.Context, c access.Caller, id access.RequestID)
 	}
 	defer done()
 	return f.step(c, id, access.CancelEvent{By: c.Name}, "request.cancel")
+}
+
+func (f *fake) Comment(ctx context.Context, c access.Caller, id access.RequestID, text string) (access.Request, error) {
+	done, err := f.enter(ctx, c, "Comment", text)
+	if err != nil {
+		return access.Request{}, err
+	}
+	defer done()
+	r, ok := f.requests[id]
+	if !ok {
+		return r, access.Errorf(access.CodeNotFound, "there is no request %s", id)
+	}
+	r.Comments = append(r.Comments, access.Comment{By: c.Name, At: f.clock.Now(), Text: text})
+	f.requests[id] = r
+	return r, nil
+}
+
+func (f *fake) Remind(ctx context.Context, c access.Caller, id access.RequestID) (access.Request, error) {
+	done, err := f.enter(ctx, c, "Remind", id)
+	if err != nil {
+		return access.Request{}, err
+	}
+	defer done()
+	r, ok := f.requests[id]
+	if !ok {
+		return r, access.Errorf(access.CodeNotFound, "there is no request %s", id)
+	}
+	r.RemindedAt = f.clock.Now()
+	f.requests[id] = r
+	return r, nil
+}
+
+func (f *fake) BreakGlass(ctx context.Context, c access.Caller, in broker.RequestInput) (access.Request, error) {
+	r, err := f.CreateRequest(ctx, c, in)
+	if err != nil {
+		return r, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	r.BreakGlass = true
+	f.requests[r.ID] = r
+	return f.step(c, r.ID, access.BreakGlassEvent{}, "request.break_glass")
+}
+
+func (f *fake) Aftermath(ctx context.Context, c access.Caller) ([]access.Request, error) {
+	done, err := f.enter(ctx, c, "Aftermath", nil)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	var out []access.Request
+	for _, r := range f.requests {
+		if r.Aftermath != nil && r.Aftermath.Open() {
+			out = append(out, r)
+		}
+	}
+	return out, nil
+}
+
+func (f *fake) CloseAftermath(ctx context.Context, c access.Caller, id access.RequestID, comment string) (access.Request, error) {
+	done, err := f.enter(ctx, c, "CloseAftermath", comment)
+	if err != nil {
+		return access.Request{}, err
+	}
+	defer done()
+	r, err := f.requests[id].LookBack(c.Name, comment, f.clock.Now())
+	if err == nil {
+		f.requests[id] = r
+	}
+	return r, err
+}
+
+func (f *fake) Delegate(ctx context.Context, c access.Caller, in broker.DelegateInput) (broker.Delegation, error) {
+	done, err := f.enter(ctx, c, "Delegate", in)
+	if err != nil {
+		return broker.Delegation{}, err
+	}
+	defer done()
+	d := broker.Delegation{ID: "d-0000000001", From: c.Name, To: in.To, Until: in.Until, Reason: in.Reason, Created: f.clock.Now()}
+	f.lent = append(f.lent, d)
+	return d, nil
+}
+
+func (f *fake) Delegations(ctx context.Context, c access.Caller) ([]broker.Delegation, error) {
+	done, err := f.enter(ctx, c, "Delegations", nil)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	return f.lent, nil
+}
+
+func (f *fake) EndDelegation(ctx context.Context, c access.Caller, id string) error {
+	done, err := f.enter(ctx, c, "EndDelegation", id)
+	if err != nil {
+		return err
+	}
+	defer done()
+	f.lent = slices.DeleteFunc(f.lent, func(d broker.Delegation) bool { return d.ID == id })
+	return nil
 }
 
 // move takes a grant on, as the reconciler would.

@@ -19,6 +19,12 @@ import (
 // routes is the API: what stands here is promised to scripts.
 const routes = `GET /v1/audit
 GET /v1/audit/checkpoint
+GET /v1/break-glass
+POST /v1/break-glass
+POST /v1/break-glass/{id}/close
+GET /v1/delegations
+POST /v1/delegations
+POST /v1/delegations/{id}/end
 GET /v1/events
 POST /v1/explanations
 GET /v1/grants
@@ -35,7 +41,9 @@ POST /v1/requests
 GET /v1/requests/{id}
 POST /v1/requests/{id}/approve
 POST /v1/requests/{id}/cancel
+POST /v1/requests/{id}/comments
 POST /v1/requests/{id}/deny
+POST /v1/requests/{id}/remind
 POST /v1/resume
 GET /v1/scans
 POST /v1/scans

@@ -89,6 +89,7 @@ func (s *Server) routes() error {
 
 	s.machineRoutes(a)
 	s.requestRoutes(a)
+	s.reviewRoutes(a)
 	s.grantRoutes(a)
 	s.systemRoutes(a)
 	s.scanRoutes(a)
@@ -210,14 +211,18 @@ func (s *Server) requestRoutes(a huma.API) {
 			return reply(request)(s.svc.Request(ctx, c, access.RequestID(in.ID)))
 		})
 	register(a, op("approve-request", "POST", "/v1/requests/{id}/approve", "requests", "Approve a request",
-		"What is set in the body narrows the request; nothing widens it. Nobody approves their own."),
+		"What is set in the body narrows the request; nothing widens it. Nobody approves their own. The digest binds it to what was shown."),
 		func(ctx context.Context, c access.Caller, in *decide[api.ReviewInput]) (*answer[api.Request], error) {
 			v, err := in.Body.read()
+			if err == nil && v.Digest == "" {
+				err = access.Errorf(access.CodeInvalid, "an approval names the digest of the request that was shown, and this one does not").
+					WithHint("read the request, show it to who decides, and send its digest")
+			}
 			if err != nil {
 				return nil, err
 			}
 			return reply(request)(s.svc.Approve(ctx, c, access.RequestID(in.ID),
-				broker.ReviewInput{Comment: v.Comment, Duration: time.Duration(v.Duration), Source: v.Source, Ports: v.Ports}))
+				broker.ReviewInput{Digest: v.Digest, Comment: v.Comment, Duration: time.Duration(v.Duration), Source: v.Source, Ports: v.Ports}))
 		})
 	register(a, op("deny-request", "POST", "/v1/requests/{id}/deny", "requests", "Deny a request", ""),
 		func(ctx context.Context, c access.Caller, in *decide[api.CommentInput]) (*answer[api.Request], error) {

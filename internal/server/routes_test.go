@@ -96,11 +96,11 @@ func TestARequestFromAskingToShutting(t *testing.T) {
 		t.Fatalf("create: got %+v, %v", req, err)
 	}
 	// P6, as the caller of the API sees it.
-	_, err = alice.Approve(t.Context(), req.ID, api.ReviewInput{})
+	_, err = alice.Approve(t.Context(), req.ID, api.ReviewInput{Digest: req.Digest})
 	if e := code(t, err, access.CodeDenied); !strings.Contains(e.Hint, "curfew approve "+req.ID) {
 		t.Errorf("hint %q", e.Hint)
 	}
-	req, err = bob.Approve(t.Context(), req.ID, api.ReviewInput{Comment: "half will do", Duration: api.Duration(30 * time.Minute)})
+	req, err = bob.Approve(t.Context(), req.ID, api.ReviewInput{Digest: req.Digest, Comment: "half will do", Duration: api.Duration(30 * time.Minute)})
 	if err != nil || req.State != access.Approved || len(req.Grants) != 1 || req.Terms.Duration != api.Duration(30*time.Minute) ||
 		req.Asked.Duration != api.Duration(time.Hour) || len(req.Reviews) != 1 || req.Reviews[0].Narrowed == nil || req.Missing != 0 {
 		t.Fatalf("approve: got %+v, %v", req, err)
@@ -168,7 +168,7 @@ func TestListsFilterAndPage(t *testing.T) {
 	if len(ids) != 5 || ids[0] < ids[4] {
 		t.Errorf("got %v", ids)
 	}
-	if _, err := r.as("bob").Approve(t.Context(), ids[0], api.ReviewInput{}); err != nil {
+	if _, err := r.as("bob").Approve(t.Context(), ids[0], api.ReviewInput{Digest: r.read(ids[0]).Digest}); err != nil {
 		t.Fatal(err)
 	}
 	for _, c := range []struct {
@@ -344,5 +344,57 @@ func TestScans(t *testing.T) {
 	}
 	if _, err := root.Scan(t.Context(), "s-9"); access.CodeOf(err) != access.CodeNotFound {
 		t.Errorf("a scan that there is not: %v", err)
+	}
+}
+
+// read returns a request as an approver sees it.
+func (r *running) read(id string) api.Request {
+	r.t.Helper()
+	q, err := r.as("bob").Request(r.t.Context(), id)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return q
+}
+
+// An approval names what was shown, comments decide nothing, and the rest of the ways about a request.
+func TestReviewRoutes(t *testing.T) {
+	r := start(t, nil)
+	alice, bob := r.as("alice"), r.as("bob")
+	req, err := alice.CreateRequest(t.Context(), ask(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = bob.Approve(t.Context(), req.ID, api.ReviewInput{})
+	if e := code(t, err, access.CodeInvalid); !strings.Contains(e.Message, "digest") {
+		t.Errorf("without a digest: %v", e)
+	}
+	if req, err = bob.Comment(t.Context(), req.ID, "which disk?"); err != nil || len(req.Comments) != 1 || req.Comments[0].By != "bob" || req.State != access.Pending {
+		t.Errorf("comment: %+v, %v", req, err)
+	}
+	if req, err = alice.Remind(t.Context(), req.ID); err != nil || req.State != access.Pending || len(req.Waiting) != 1 || req.Waiting[0].Rule != "r1" {
+		t.Errorf("remind: %+v, %v", req, err)
+	}
+	g, err := alice.BreakGlass(t.Context(), ask(), "key-glass")
+	if err != nil || !g.BreakGlass || g.State != access.Approved || g.Aftermath == nil || !g.Aftermath.Open || len(g.Grants) != 1 {
+		t.Fatalf("break glass: %+v, %v", g, err)
+	}
+	if l, err := bob.Aftermath(t.Context()); err != nil || len(l.Items) != 1 || l.Items[0].ID != g.ID {
+		t.Errorf("aftermath: %+v, %v", l, err)
+	}
+	_, err = alice.CloseAftermath(t.Context(), g.ID, "fine")
+	code(t, err, access.CodeDenied)
+	if g, err = bob.CloseAftermath(t.Context(), g.ID, "it was needed"); err != nil || g.Aftermath.Open || g.Aftermath.ClosedBy != "bob" {
+		t.Errorf("close: %+v, %v", g, err)
+	}
+	d, err := bob.Delegate(t.Context(), api.DelegationInput{To: "carol", Until: time.Date(2030, 1, 2, 3, 4, 5, 0, time.UTC)})
+	if err != nil || d.From != "bob" || d.To != "carol" || !d.Until.Equal(time.Date(2030, 1, 2, 3, 4, 5, 0, time.UTC)) {
+		t.Fatalf("delegate: %+v, %v", d, err)
+	}
+	if l, err := bob.Delegations(t.Context()); err != nil || len(l.Items) != 1 {
+		t.Errorf("delegations: %+v, %v", l, err)
+	}
+	if err := bob.EndDelegation(t.Context(), d.ID); err != nil {
+		t.Error(err)
 	}
 }

@@ -103,11 +103,11 @@ func TestTheWholeOverTheRealBroker(t *testing.T) {
 	other.Reason = "another"
 	_, err = asker.CreateRequest(call, other, "key-1")
 	code(t, err, access.CodeConflict)
-	_, err = asker.Approve(call, req.ID, api.ReviewInput{})
+	_, err = asker.Approve(call, req.ID, api.ReviewInput{Digest: req.Digest})
 	code(t, err, access.CodeDenied)
 	_, err = as("requester-2").Request(call, req.ID)
 	code(t, err, access.CodeNotFound)
-	if req, err = approver.Approve(call, req.ID, api.ReviewInput{Comment: "ok"}); err != nil || req.State != access.Approved || len(req.Grants) != 1 {
+	if req, err = approver.Approve(call, req.ID, api.ReviewInput{Digest: req.Digest, Comment: "ok"}); err != nil || req.State != access.Approved || len(req.Grants) != 1 {
 		t.Fatalf("approve: %+v, %v", req, err)
 	}
 	grant, err := asker.WaitGrant(call, req.Grants[0], nil)

@@ -23,6 +23,7 @@ import (
 	"github.com/curfew-jit/curfew/internal/clock"
 	"github.com/curfew-jit/curfew/internal/enforce/nsg"
 	"github.com/curfew-jit/curfew/internal/inventory"
+	"github.com/curfew-jit/curfew/internal/notify"
 	"github.com/curfew-jit/curfew/internal/reconcile"
 	"github.com/curfew-jit/curfew/internal/sim"
 	"github.com/curfew-jit/curfew/internal/sim/estates"
@@ -39,6 +40,7 @@ type Options struct {
 	Clock      clock.Clock // default: the system's (inside a bubble: the bubble's)
 	Dir        string      // of the database; default: in memory
 	Policy     *access.Policy
+	Rules      func() broker.Policy // in place of Policy
 	SweepEvery time.Duration
 	Expiry     time.Duration // of requests that nobody answers; default: the broker's
 	Openers    int           // places written to at once for openings
@@ -48,6 +50,7 @@ type Options struct {
 	StoreHooks sqlite.Hooks
 	OpDelay    time.Duration
 	Scanner    broker.Scanner
+	Routes     []notify.Route
 	OnScan     func(broker.ScanRecord)
 	NoStart    bool         // the reconciler is not run
 	Log        *slog.Logger // default: none
@@ -77,6 +80,7 @@ var (
 	Requester2 = person("requester-2", "203.0.113.10", access.Requester)
 	Approver   = person("approver", "203.0.113.11", access.Approver)
 	Approver2  = person("approver-2", "203.0.113.12", access.Approver)
+	Both3      = person("both-3", "203.0.113.17", access.Requester, access.Approver)
 	Both       = person("both", "203.0.113.13", access.Requester, access.Approver)
 	Admin      = person("admin", "203.0.113.14", access.Admin)
 	Auditor    = person("auditor", "203.0.113.15", access.Auditor)
@@ -109,6 +113,9 @@ func Start(t testing.TB, o Options) (_ *Stack, err error) {
 	}
 	if o.Policy == nil {
 		o.Policy = &AnyPolicy
+	}
+	if o.Rules == nil {
+		o.Rules = func() broker.Policy { return *o.Policy }
 	}
 	s := &Stack{T: t, Sim: o.Sim, Clock: o.Clock, done: make(chan struct{})}
 	if s.Sim == nil && o.Remote == nil {
@@ -171,10 +178,10 @@ func Start(t testing.TB, o Options) (_ *Stack, err error) {
 	}
 	why, _ := s.Store.Restored()
 	s.Broker, err = broker.New(ctx, broker.Config{Installation: Installation, Store: s.Store, Spool: s.Spool, Clock: o.Clock, Inventory: s.Inventory, Backend: s.Backend,
-		Policy: func() broker.Policy { return *o.Policy }, RequestExpiry: o.Expiry, Restored: why, AcceptStore: s.Store.AcceptHead, Log: log,
+		Policy: o.Rules, Routes: o.Routes, RequestExpiry: o.Expiry, Restored: why, AcceptStore: s.Store.AcceptHead, Log: log,
 		Scanner: o.Scanner, OnScan: o.OnScan,
 		People: func() []access.Caller {
-			return []access.Caller{Requester, Requester2, Approver, Approver2, Both, Admin, Auditor}
+			return []access.Caller{Requester, Requester2, Approver, Approver2, Both, Both3, Admin, Auditor}
 		}})
 	if err != nil {
 		return nil, err

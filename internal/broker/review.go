@@ -1,0 +1,281 @@
+package broker
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/curfew-jit/curfew/internal/access"
+	"github.com/curfew-jit/curfew/internal/audit"
+	"github.com/curfew-jit/curfew/internal/inventory"
+	"github.com/curfew-jit/curfew/internal/notify"
+)
+
+// Approve implements Service.
+func (b *Broker) Approve(ctx context.Context, c access.Caller, id access.RequestID, in ReviewInput) (access.Request, error) {
+	return b.review(ctx, c, id, access.Approve, in)
+}
+
+// Deny implements Service.
+func (b *Broker) Deny(ctx context.Context, c access.Caller, id access.RequestID, comment string) (access.Request, error) {
+	return b.review(ctx, c, id, access.Deny, ReviewInput{Comment: comment})
+}
+
+func (b *Broker) review(ctx context.Context, c access.Caller, id access.RequestID, d access.Decision, in ReviewInput) (access.Request, error) {
+	action := "request." + string(d)
+	if err := b.needPerson(ctx, c, action, string(id), access.Approver); err != nil {
+		return access.Request{}, err
+	}
+	snap, err := b.snapshot(ctx)
+	if err != nil && d == access.Approve {
+		return access.Request{}, err
+	}
+	comment, err := checkComment(in.Comment)
+	if err != nil {
+		return access.Request{}, err
+	}
+	var out access.Request
+	var grants []access.Grant
+	now := b.Now()
+	err = b.change(ctx, func(tx Tx) ([]access.Grant, []access.Protection, error) {
+		grants = nil
+		fail := func(err error) ([]access.Grant, []access.Protection, error) { return nil, nil, err }
+		r, err := b.visibleRequest(tx, c, id)
+		if err != nil {
+			return fail(err)
+		}
+		asked := r
+		as, err := b.authorities(tx, c, now)
+		if err != nil {
+			return fail(err)
+		}
+		if r.State == access.Pending && now.Before(r.ExpiresAt) {
+			if d == access.Approve {
+				if r, err = b.recheck(tx, c, r, snap); err != nil {
+					return fail(err)
+				}
+			} else if !access.Concerned(r.Needs, as) {
+				return fail(notAmong(r))
+			}
+		}
+		ev := access.ReviewEvent{By: c.Name, As: as, Decision: d, Comment: comment, Digest: in.Digest, Via: in.Via}
+		if d == access.Approve && r.State == access.Pending {
+			if ev.Narrowed, err = narrow(r, in); err != nil {
+				return fail(err)
+			}
+		}
+		var effects []access.Effect
+		out, effects, err = r.Step(ev, now)
+		if err != nil {
+			return fail(err)
+		}
+		if len(effects) > 0 && b.Hold() != "" {
+			return fail(b.heldError())
+		}
+		if grants, err = b.effects(tx, c, &out, effects, now); err != nil {
+			return fail(err)
+		}
+		if err := tx.UpdateRequest(out); err != nil {
+			return fail(err)
+		}
+		out.Version++
+		verb := map[access.Decision]string{access.Approve: "approves", access.Deny: "denies"}[d]
+		msg := fmt.Sprintf("%s %s %s of %s", c.Name, verb, out.ID, out.Requester)
+		if n := out.Missing(); n > 0 {
+			msg += fmt.Sprintf("; %d more must agree", n)
+		}
+		e := requestEntry(b.entry(c, action, audit.Done, "", "%s", msg), out)
+		e = detail(e, "comment", ev.Comment, "source", out.Terms.Source.String(), "for", access.Duration(out.Terms.Duration).String())
+		if ev.Narrowed != nil {
+			e = detail(e, "narrowed", "yes", "targets", targetsText(out.Terms.Targets))
+		}
+		if n := access.Approvals(out.Needs); n != access.Approvals(asked.Needs) {
+			e = detail(e, "needed", fmt.Sprint(n))
+		}
+		if for_ := lent(out.Reviews[len(out.Reviews)-1]); for_ != "" {
+			e = detail(e, "in_place_of", for_)
+		}
+		if e, err = tx.Append(detail(e, "rules", strings.Join(out.Rules, ","), "via", in.Via)); err != nil {
+			return fail(err)
+		}
+		kind := notify.RequestReviewed
+		switch {
+		case out.State == access.Approved:
+			kind = notify.RequestApproved
+		case out.State == access.Denied:
+			kind = notify.RequestDenied
+		case ev.Narrowed != nil:
+			kind = notify.RequestNarrowed
+		}
+		return grants, nil, b.tellRequest(tx, kind, e, out)
+	})
+	if err != nil {
+		return access.Request{}, b.refuse(ctx, c, action, string(id), err)
+	}
+	b.opened(out, grants)
+	return out, nil
+}
+
+// limitsOf asks the policy again about a request, as things are now.
+func (b *Broker) limitsOf(tx Tx, r access.Request, s *inventory.Snapshot) (access.Limits, error) {
+	if s == nil {
+		return access.Limits{}, access.Errorf(access.CodeAzureUnavailable, "the machines could not be read").WithHint("try again in a minute")
+	}
+	var held time.Duration
+	extensions := 0
+	if r.Extends != "" {
+		g, err := tx.Grant(r.Extends)
+		if err != nil {
+			return access.Limits{}, err
+		}
+		held, extensions = g.Duration, g.Extensions
+	}
+	start := r.StartAt
+	if start.Before(b.Now()) {
+		start = time.Time{} // it was fine when it was asked; the opening is then due at once
+	}
+	return b.decide(access.Ask{Requester: r.Requester, Groups: r.Groups, Roles: r.Roles, Terms: r.Terms, StartAt: start, Reason: r.Reason, Ticket: r.Ticket,
+		Held: held, Extension: r.Extends != "", Extensions: extensions, BreakGlass: r.BreakGlass}, s)
+}
+
+// recheck asks policy and protection again before an approval: what changed since the asking counts, and only for the stricter.
+func (b *Broker) recheck(tx Tx, c access.Caller, r access.Request, s *inventory.Snapshot) (access.Request, error) {
+	if access.SamePerson(c.Name, r.Requester) {
+		return r, nil // Step refuses it, in the right words
+	}
+	l, err := b.limitsOf(tx, r, s)
+	if err != nil {
+		return r, err
+	}
+	r.Needs = access.Needs(r.Needs, l.Needs)
+	total := r.Terms.Duration
+	if r.Extends != "" { // several may have been asked for side by side
+		g, err := tx.Grant(r.Extends)
+		if err != nil {
+			return r, err
+		}
+		total += g.Duration
+	}
+	for _, t := range r.Terms.Targets {
+		p, _ := b.index.protection(t.VM.ID)
+		if err := p.Check(t, r.Terms.Source, total); err != nil {
+			return r, err
+		}
+	}
+	return r, nil
+}
+
+func notAmong(r access.Request) *access.Error {
+	var names []string
+	for _, n := range r.Needs {
+		for _, s := range n.Steps {
+			names = append(names, s.Words())
+		}
+	}
+	return access.Errorf(access.CodeDenied, "you are not among the approvers that rule %s names", strings.Join(r.Rules, ", ")).
+		WithHint("ask one of these: %s", strings.Join(names, "; and of "))
+}
+
+// authorities returns in whose right the caller decides: their own, and those of people who have delegated to them.
+func (b *Broker) authorities(tx Tx, c access.Caller, now time.Time) ([]access.Authority, error) {
+	out := []access.Authority{{Name: c.Name, Groups: b.cfg.Policy().GroupsOf(c)}}
+	ds, err := delegations(tx, now)
+	for _, d := range ds {
+		if access.SamePerson(d.To, c.Name) {
+			out = append(out, access.Authority{Name: d.From, Groups: d.Groups})
+		}
+	}
+	return out, err
+}
+
+// lent names those in whose place a review was given, besides the reviewer.
+func lent(v access.Review) string {
+	var names []string
+	for _, a := range v.Authorities {
+		if !access.SamePerson(a.Name, v.Reviewer) {
+			names = append(names, a.Name)
+		}
+	}
+	return strings.Join(names, ",")
+}
+
+func narrow(r access.Request, in ReviewInput) (*access.Terms, error) {
+	if in.Duration == 0 && in.Source == "" && len(in.Ports) == 0 {
+		return nil, nil
+	}
+	if r.Extends != "" && (in.Source != "" || len(in.Ports) > 0) {
+		return nil, invalid("narrow", "request %s extends %s as it stands: its time can be narrowed, not its ports or its source", r.ID, r.Extends).
+			WithHint("approve it for less time, or deny it and let them ask for a new grant")
+	}
+	t := r.Terms
+	if in.Duration != 0 {
+		t.Duration = in.Duration
+	}
+	if in.Source != "" {
+		src, err := access.ParseSource(in.Source)
+		if err != nil {
+			return nil, err
+		}
+		t.Source = src
+	}
+	if len(in.Ports) > 0 {
+		var keep []access.Target
+		for _, p := range in.Ports {
+			found := false
+			for _, o := range r.Terms.Targets {
+				if o.Ports.Contains(p) {
+					found = true
+					o.Ports = p
+					keep = append(keep, o)
+				}
+			}
+			if !found {
+				return nil, invalid("narrow", "request %s does not ask for port %s", r.ID, p).WithHint("it asks for %s", targetsText(r.Terms.Targets))
+			}
+		}
+		t.Targets = keep
+	}
+	return &t, nil
+}
+
+// effect stores what an approval brings about.
+func (b *Broker) effect(tx Tx, c access.Caller, r access.Request, ef access.Effect, now time.Time) ([]access.Grant, error) {
+	switch ef := ef.(type) {
+	case access.CreateGrants:
+		start := ef.StartAt
+		if start.Before(now) {
+			start = now
+		}
+		var out []access.Grant
+		for _, t := range ef.Terms.Targets {
+			g := access.Grant{ID: access.GrantID("g-" + newID()), Request: r.ID, Requester: r.Requester, Target: t, Source: ef.Terms.Source,
+				Duration: ef.Terms.Duration, NotBefore: start, State: access.Scheduled, CreatedAt: now, BreakGlass: r.BreakGlass, HardClose: r.HardClose,
+				WarnBefore: r.WarnBefore, Notify: r.Notify}
+			if err := tx.InsertGrant(g); err != nil {
+				return nil, err
+			}
+			g.Version = 1
+			if _, err := tx.Append(grantEntry(b.entry(system, "grant.create", audit.Done, "", "%s may reach %s from %s for %s", g.Requester, g.Target, g.Source, access.Duration(g.Duration)), g)); err != nil {
+				return nil, err
+			}
+			out = append(out, g)
+		}
+		return out, nil
+	case access.ExtendGrant:
+		g, err := tx.Grant(ef.Grant)
+		if err != nil {
+			return nil, err
+		}
+		if g, err = g.Step(access.ExtendEvent{By: ef.By}, now); err != nil {
+			return nil, err
+		}
+		if err := tx.UpdateGrant(g); err != nil {
+			return nil, err
+		}
+		g.Version++
+		_, err = tx.Append(grantEntry(b.entry(system, "grant.extend", audit.Done, "", "%s lasts until %s", g.ID, access.Clock(g.EndsAt)), g))
+		return []access.Grant{g}, err
+	}
+	return nil, access.Errorf(access.CodeInternal, "unknown effect %T", ef)
+}
