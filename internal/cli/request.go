@@ -316,6 +316,12 @@ curfew approve r-0123456789 --for 30m --comment "half an hour is enough"`,
 			}
 			if in.Digest = digest; digest == "" {
 				shown, err := cl.Request(cmd.Context(), args[0])
+				if code := access.CodeOf(err); code == access.CodeNotFound || code == access.CodeDenied {
+					in.Digest = "not shown" // the refusal is the server's, in the words for who may not decide at all
+					if _, err := cl.Approve(cmd.Context(), args[0], in); err != nil {
+						return err
+					}
+				}
 				if err != nil {
 					return err
 				}

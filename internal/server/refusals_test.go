@@ -390,7 +390,7 @@ func TestTheCallerReachesTheBroker(t *testing.T) {
 	r := start(t, nil)
 	var got access.Caller
 	r.svc.hook["Approve"] = func(_ context.Context, c access.Caller, _ any) { got = c }
-	_, _ = r.as("bob").Approve(t.Context(), "r-1", api.ReviewInput{})
+	_, _ = r.as("bob").Approve(t.Context(), "r-1", api.ReviewInput{Digest: "x"})
 	if got.Name != "bob" || !got.Has(access.Approver) || got.Has(access.Admin) || got.Service || got.Address.String() != "127.0.0.1" {
 		t.Errorf("got %+v", got)
 	}
