@@ -172,7 +172,7 @@ func kept(in []fix.Kept) (out []cli.FixKept) {
 }
 
 func ended(s fix.StepOutcome) cli.FixStepOutcome {
-	return cli.FixStepOutcome{Step: s.Step, Title: s.Title, State: string(s.State), Writes: s.Writes, Changes: changes(s.Changes), Notes: s.Notes, Error: s.Error, Hint: s.Hint}
+	return cli.FixStepOutcome{Step: s.Step, Title: s.Title, State: string(s.State), Writes: s.Writes, Unsure: s.Unsure, Changes: changes(s.Changes), Notes: s.Notes, Error: s.Error, Hint: s.Hint}
 }
 
 // Plan implements cli.Fixer.
@@ -195,7 +195,7 @@ func (f *fixer) Plan(ctx context.Context, findings []scan.Finding, o cli.FixOpti
 // Apply implements cli.Fixer.
 func (f *fixer) Apply(ctx context.Context, progress func(cli.FixStepOutcome)) (cli.FixOutcome, error) {
 	o, err := f.fix.Apply(ctx, f.plan, func(s fix.StepOutcome) { progress(ended(s)) })
-	out := cli.FixOutcome{Steps: []cli.FixStepOutcome{}, Fixed: o.Fixed, Open: left(o.Open), Judged: o.Judged, Unread: o.Unread, Writes: o.Writes, Undo: o.Undo, Complete: o.Complete()}
+	out := cli.FixOutcome{Steps: []cli.FixStepOutcome{}, Fixed: o.Fixed, Open: left(o.Open), Judged: o.Judged, Unread: o.Unread, Interrupted: o.Interrupted, Writes: o.Writes, Undo: o.Undo, Complete: o.Complete()}
 	for _, s := range o.Steps {
 		out.Steps = append(out.Steps, ended(s))
 	}
@@ -205,7 +205,7 @@ func (f *fixer) Apply(ctx context.Context, progress func(cli.FixStepOutcome)) (c
 // Undo implements cli.Fixer.
 func (f *fixer) Undo(ctx context.Context, dryRun bool) (cli.FixUndo, error) {
 	o, err := f.fix.Undo(ctx, dryRun)
-	out := cli.FixUndo{Done: []cli.FixUndone{}, Kept: kept(o.Kept), Failed: kept(o.Failed), Writes: o.Writes, DryRun: o.DryRun}
+	out := cli.FixUndo{Done: []cli.FixUndone{}, Kept: kept(o.Kept), Failed: kept(o.Failed), Writes: o.Writes, DryRun: o.DryRun, Interrupted: o.Interrupted}
 	for _, d := range o.Done {
 		out.Done = append(out.Done, cli.FixUndone(d))
 	}

@@ -92,12 +92,14 @@ type FixLeft struct {
 	Next     string      `json:"next,omitempty"`
 }
 
-// FixStepOutcome is how one step ended: done, nothing (it stood already), partly, failed or skipped.
+// FixStepOutcome is how one step ended: done, nothing (it stood already), partly, failed, skipped, or unknown where it was sent and it is
+// not known whether it was written.
 type FixStepOutcome struct {
 	Step    string      `json:"step"`
 	Title   string      `json:"title"`
 	State   string      `json:"state"`
-	Writes  int         `json:"writes"`
+	Writes  int         `json:"writes"`           // that Azure took
+	Unsure  bool        `json:"unsure,omitempty"` // one more was sent, and it is not known whether Azure took it
 	Changes []FixChange `json:"changes,omitempty"`
 	Notes   []string    `json:"notes,omitempty"`
 	Error   string      `json:"error,omitempty"`
@@ -106,14 +108,15 @@ type FixStepOutcome struct {
 
 // FixOutcome is what became of a plan, as it was read again afterwards.
 type FixOutcome struct {
-	Steps    []FixStepOutcome `json:"steps"`
-	Fixed    []string         `json:"fixed"`          // findings that hold no more
-	Open     []FixLeft        `json:"open,omitempty"` // findings that still fail, or cannot be decided
-	Judged   bool             `json:"judged"`         // it was read and judged again; where not, Unread says why
-	Unread   string           `json:"unread,omitempty"`
-	Writes   int              `json:"writes"`
-	Undo     string           `json:"undo,omitempty"` // the undo file, where something was written down
-	Complete bool             `json:"complete"`       // everything that was asked for holds no more
+	Steps       []FixStepOutcome `json:"steps"`
+	Fixed       []string         `json:"fixed"`          // findings that hold no more
+	Open        []FixLeft        `json:"open,omitempty"` // findings that still fail, or cannot be decided
+	Judged      bool             `json:"judged"`         // it was read and judged again; where not, Unread says why
+	Unread      string           `json:"unread,omitempty"`
+	Interrupted bool             `json:"interrupted,omitempty"`
+	Writes      int              `json:"writes"`         // that Azure took
+	Undo        string           `json:"undo,omitempty"` // the undo file, where something was written or may have been
+	Complete    bool             `json:"complete"`       // everything that was asked for holds no more
 }
 
 // FixUndone is one change that was given back, or would be.
@@ -140,6 +143,8 @@ type FixUndo struct {
 	Failed []FixKept   `json:"failed,omitempty"`
 	Writes int         `json:"writes"`
 	DryRun bool        `json:"dry_run"`
+
+	Interrupted bool `json:"interrupted,omitempty"`
 }
 
 type fixFlags struct {
@@ -295,6 +300,9 @@ func (c *cli) runFix(cmd *cobra.Command, args []string, o *fixFlags) error {
 	defer f.Close()
 	plan, err := f.Plan(ctx, findings, opt)
 	if err != nil {
+		if ctx.Err() != nil {
+			return access.Errorf(access.CodeUnavailable, "interrupted: nothing was written").WithHint("run the same command again")
+		}
 		return err
 	}
 	if o.dryRun {
@@ -338,13 +346,45 @@ func pick(all []scan.Finding, named []string) ([]scan.Finding, error) {
 }
 
 func openError(o FixOutcome) error {
-	if o.Complete {
+	switch {
+	case o.Complete:
 		return nil
-	}
-	if !o.Judged {
+	case o.Interrupted:
+		return access.Errorf(access.CodeUnavailable, "interrupted: %s", stepCounts(o.Steps)).
+			WithHint("see what is open now with: curfew scan\nthen run the same command again: it goes on from what stands")
+	case !o.Judged:
 		return access.Errorf(access.CodeUnavailable, "what became of it could not be judged: %s", o.Unread).WithHint("look with curfew scan, and run fix again: it goes on with what is left")
 	}
-	return access.Errorf(access.CodeConflict, "still open: %s", several(len(o.Open), "finding")).WithHint("the reasons stand above, each with the next step")
+	findings := map[string]bool{}
+	for _, l := range o.Open {
+		findings[l.Finding] = true
+	}
+	return access.Errorf(access.CodeConflict, "still open: %s", several(len(findings), "finding")).WithHint("the reasons stand above, each with the next step")
+}
+
+// stepCounts says how steps ended, for a run that was interrupted.
+func stepCounts(steps []FixStepOutcome) string {
+	n := map[string]int{}
+	for _, s := range steps {
+		switch s.State {
+		case "nothing":
+			n["done"]++
+		default:
+			n[s.State]++
+		}
+	}
+	var out []string
+	for _, x := range []struct{ state, one, many string }{{"done", "is done", "are done"}, {"partly", "is partly done", "are partly done"}, {"failed", "failed", "failed"},
+		{"unknown", "was sent, and it is not known whether it was written", "were sent, and it is not known whether they were written"}, {"skipped", "was not begun", "were not begun"}} {
+		switch k := n[x.state]; k {
+		case 0:
+		case 1:
+			out = append(out, "1 step "+x.one)
+		default:
+			out = append(out, fmt.Sprintf("%d steps %s", k, x.many))
+		}
+	}
+	return strings.Join(out, "; ")
 }
 
 func stepWords(s FixStepOutcome) string {
@@ -354,6 +394,10 @@ func stepWords(s FixStepOutcome) string {
 		words = "stands already"
 	case "partly":
 		words = "partly done"
+	case "unknown":
+		words = "UNKNOWN"
+	case "skipped":
+		return "not begun"
 	}
 	if s.Error != "" {
 		words += ": " + s.Error
@@ -406,10 +450,39 @@ func leftText(b *strings.Builder, head string, left []FixLeft) {
 	}
 }
 
+// stepsText names the steps that ended in a state, with the error where it says more.
+func stepsText(b *strings.Builder, head, state string, steps []FixStepOutcome) {
+	var lines []string
+	for _, s := range steps {
+		if s.State != state {
+			continue
+		}
+		line := "  " + safe(s.Title)
+		if state == "failed" || state == "partly" {
+			line += ": " + safe(s.Error)
+		}
+		lines = append(lines, line)
+	}
+	if len(lines) > 0 {
+		fmt.Fprintf(b, "%s (%d):\n%s\n", head, len(lines), strings.Join(lines, "\n"))
+	}
+}
+
 func fixedText(o FixOutcome, findings []scan.Finding) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%d of %s put right, with %s.\n", len(o.Fixed), several(len(findings), "finding"), several(o.Writes, "write"))
-	leftText(&b, "Still open", o.Open)
+	switch {
+	case o.Judged:
+		fmt.Fprintf(&b, "%d of %s put right, with %s.\n", len(o.Fixed), several(len(findings), "finding"), several(o.Writes, "write"))
+		leftText(&b, "Still open", o.Open)
+	case o.Interrupted:
+		fmt.Fprintf(&b, "Interrupted after %s; what that put right was not read again.\n", several(o.Writes, "write"))
+		for _, x := range []struct{ state, head string }{{"unknown", "It is not known whether this was written"}, {"failed", "Failed"}, {"partly", "Partly done"}, {"skipped", "Not begun"}} {
+			stepsText(&b, x.head, x.state, o.Steps)
+		}
+	default:
+		fmt.Fprintf(&b, "%s, and what that put right could not be read again: %s.\n", several(o.Writes, "write"), safe(o.Unread))
+		leftText(&b, "Not known to be put right", o.Open)
+	}
 	if o.Undo != "" {
 		fmt.Fprintf(&b, "To give back what was changed: curfew fix --undo-from %s\n", safe(o.Undo))
 	}
@@ -452,6 +525,10 @@ func (c *cli) undo(ctx context.Context, src FixSource, o *fixFlags) error {
 	if err := c.show(done, func() string { return undoText(done) }); err != nil {
 		return err
 	}
+	if done.Interrupted && len(done.Failed) > 0 {
+		return access.Errorf(access.CodeUnavailable, "interrupted: given back %s, not %d", several(len(done.Done), "change"), len(done.Failed)).
+			WithHint("run the same command again: what was given back is noted in the file")
+	}
 	if n := len(done.Failed); n > 0 {
 		return access.Errorf(access.CodeUnavailable, "not given back: %s", several(n, "change")).WithHint("run the same command again: what was given back is noted in the file")
 	}
@@ -473,7 +550,7 @@ func undoText(o FixUndo) string {
 	for _, list := range []struct {
 		head string
 		kept []FixKept
-	}{{"left as it is", o.Kept}, {"FAILED", o.Failed}} {
+	}{{"left as it is", o.Kept}, {"NOT given back", o.Failed}} {
 		for _, k := range list.kept {
 			fmt.Fprintf(&b, "%s: %s: %s", list.head, safe(k.Title), safe(k.Why))
 			if k.Next != "" {

@@ -1,6 +1,7 @@
 package fix
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 	"github.com/curfew-jit/curfew/internal/azure"
 	"github.com/curfew-jit/curfew/internal/enforce"
 	"github.com/curfew-jit/curfew/internal/scan"
+	"github.com/curfew-jit/curfew/internal/scan/estate"
 )
 
 // StepState is how a step ended.
@@ -24,8 +26,9 @@ const (
 	StepDone    StepState = "done"    // it was written, and Azure took it
 	StepNothing StepState = "nothing" // it stood already
 	StepPartly  StepState = "partly"  // something of it was written, and something was not
-	StepFailed  StepState = "failed"  // nothing of it is known to stand
-	StepSkipped StepState = "skipped" // it was broken off before it began
+	StepFailed  StepState = "failed"  // nothing of it was written
+	StepUnknown StepState = "unknown" // it was sent, and it is not known whether it was written
+	StepSkipped StepState = "skipped" // it was interrupted before anything of it was written
 )
 
 // StepOutcome is how one step ended.
@@ -33,8 +36,8 @@ type StepOutcome struct {
 	Step    string    `json:"step"` // its id in the plan
 	Title   string    `json:"title"`
 	State   StepState `json:"state"`
-	Wrote   bool      `json:"wrote"`
-	Writes  int       `json:"writes"` // that were sent
+	Writes  int       `json:"writes"`           // that Azure took
+	Unsure  bool      `json:"unsure,omitempty"` // one more was sent, and it is not known whether Azure took it
 	Changes []Change  `json:"changes,omitempty"`
 	Notes   []string  `json:"notes,omitempty"`
 	Error   string    `json:"error,omitempty"`
@@ -45,19 +48,20 @@ type StepOutcome struct {
 
 // Outcome is what became of a plan, as it was read again afterwards.
 type Outcome struct {
-	Steps  []StepOutcome `json:"steps"`
-	Fixed  []string      `json:"fixed"`            // ids of findings that hold no more
-	Open   []Left        `json:"open,omitempty"`   // findings that still fail, or cannot be decided, and why
-	Judged bool          `json:"judged"`           // it was read and judged again; where not, Unread says why
-	Unread string        `json:"unread,omitempty"` // why it was not
-	Writes int           `json:"writes"`
-	Undo   string        `json:"undo,omitempty"` // the undo file, where something was written down
+	Steps       []StepOutcome `json:"steps"`
+	Fixed       []string      `json:"fixed"`                 // ids of findings that hold no more
+	Open        []Left        `json:"open,omitempty"`        // findings that still fail, or cannot be decided, and why
+	Judged      bool          `json:"judged"`                // it was read and judged again; where not, Unread says why
+	Unread      string        `json:"unread,omitempty"`      // why it was not
+	Interrupted bool          `json:"interrupted,omitempty"` // it was, and what was not begun by then was not done
+	Writes      int           `json:"writes"`                // that Azure took
+	Undo        string        `json:"undo,omitempty"`        // the undo file, where something was written or may have been
 }
 
 // Complete tells whether everything that the plan was asked for holds no more.
 func (o Outcome) Complete() bool {
 	return o.Judged && len(o.Open) == 0 && !slices.ContainsFunc(o.Steps, func(s StepOutcome) bool {
-		return s.State == StepFailed || s.State == StepPartly || s.State == StepSkipped
+		return s.State != StepDone && s.State != StepNothing
 	})
 }
 
@@ -65,12 +69,37 @@ func (o Outcome) Complete() bool {
 // (DESIGN 5) and the rest is given up.
 const refusals = 6
 
+// tally counts writes that Azure took. What it refused is none.
+type tally struct {
+	writes int
+	unsure bool // one more was sent, and its outcome is not known
+}
+
+// sent counts a write by how it ended.
+func (t *tally) sent(err error) {
+	t.unsure = azure.Classify(err) == azure.UnknownOutcome
+	if err == nil {
+		t.writes++
+	}
+}
+
+// stands counts the write whose outcome was not known, because it was read that it stands.
+func (t *tally) stands() {
+	if t.unsure {
+		t.writes, t.unsure = t.writes+1, false
+	}
+}
+
 // again does one until it has nothing more to write or fails for good. one reads, decides and writes; it tells whether it sent
 // something. After a write it is asked once more, because only reading shows what stands.
-func (f *Fixer) again(ctx context.Context, one func() (sent bool, err error)) error {
+func (f *Fixer) again(ctx context.Context, t *tally, one func() (sent bool, err error)) error {
 	for try := 1; ; try++ {
 		sent, err := one()
+		if sent {
+			t.sent(err) // one before it whose outcome was not known did not stand
+		}
 		if err == nil && !sent {
+			t.stands()
 			return nil
 		}
 		if err == nil {
@@ -109,8 +138,8 @@ const retryStep = 200 * time.Millisecond
 // with as few writes as it can hold; progress, which may be nil, is told of each step that ends. Then everything is read again and
 // judged again.
 //
-// When ctx ends, what has begun is finished or left whole, what has not begun is skipped, and the outcome says so. It returns an
-// error only where nothing was done.
+// When ctx ends, what has begun is finished or left whole, what has not begun is skipped, nothing is read again, and the outcome says what
+// was written and of what that is not known. It returns an error only where nothing was done.
 func (f *Fixer) Apply(ctx context.Context, p Plan, progress func(StepOutcome)) (Outcome, error) {
 	out := Outcome{Steps: make([]StepOutcome, len(p.Steps)), Fixed: []string{}}
 	for _, s := range p.Steps {
@@ -126,7 +155,7 @@ func (f *Fixer) Apply(ctx context.Context, p Plan, progress func(StepOutcome)) (
 		s := &p.Steps[i]
 		so := StepOutcome{Step: s.ID, Title: s.Title}
 		if ctx.Err() != nil {
-			so.State, so.Error, so.Hint = StepSkipped, "it was broken off before this step", "run fix again: it goes on with what is left"
+			so.State, so.Error, so.Hint = StepSkipped, "it was interrupted before this step", goesOn
 		} else {
 			f.step(ctx, p, s, &so)
 		}
@@ -155,43 +184,70 @@ func (f *Fixer) Apply(ctx context.Context, p Plan, progress func(StepOutcome)) (
 	wg.Wait()
 	for _, s := range out.Steps {
 		out.Writes += s.Writes
-	}
-	if f.rec.n > 0 {
-		out.Undo = f.c.Undo
+		if s.Writes > 0 || s.Unsure {
+			out.Undo = f.c.Undo
+		}
 	}
 	f.judge(ctx, p, &out)
 	return out, nil
 }
 
+// goesOn is the next step after an interruption.
+const goesOn = "run fix again: it goes on from what stands"
+
+// places are the groups that a step writes to.
+func (s *Step) places() []string {
+	out := []string{s.Resource}
+	for _, c := range s.planned {
+		out = appendNew(out, c.Place)
+	}
+	return out
+}
+
 func (f *Fixer) step(ctx context.Context, p Plan, s *Step, so *StepOutcome) {
 	var err error
+	var t tally
 	switch s.Kind {
 	case Protection:
-		err = f.applyProtection(ctx, s, so)
+		err = f.applyProtection(ctx, s, &t)
 	case JITPolicyStep:
-		err = f.applyPolicy(ctx, s, so)
+		err = f.applyPolicy(ctx, s, &t)
 	case GroupStep:
-		err = f.applyGroup(ctx, p.options, s, so)
+		err = f.applyGroup(ctx, s, so, &t)
 	default:
-		err = f.applyEvents(ctx, s, so)
+		err = f.applyEvents(ctx, s, so, &t)
 	}
+	so.Writes, so.Unsure = t.writes, t.unsure
 	switch {
 	case err != nil:
 		e := azure.UserError(err)
-		so.State, so.Error, so.Hint = StepFailed, e.Message, e.Hint
-		if so.Wrote {
+		so.Error, so.Hint = p.names.in(e.Message, s.places(), func(string, string) bool { return true }), e.Hint
+		switch {
+		case so.Unsure:
+			so.State = StepUnknown
+		case so.Writes > 0:
 			so.State = StepPartly
+		default:
+			so.State = StepFailed
 		}
 		if ctx.Err() != nil {
-			so.Hint = "it was broken off; run fix again: it goes on from what stands"
+			so.Hint = goesOn
+			switch so.State {
+			case StepUnknown:
+				so.Error = "it was interrupted before Azure said that it is done: it is not known whether it was written"
+			case StepPartly:
+				so.Error = fmt.Sprintf("it was interrupted after %s", several(so.Writes, "write"))
+			default:
+				so.State, so.Error = StepSkipped, "it was interrupted before anything of it was written"
+			}
 		}
 	case len(so.unmet) > 0:
 		so.State = StepPartly
-		if !so.Wrote {
+		if so.Writes == 0 {
 			so.State = StepFailed
 		}
 		so.Error, so.Hint = so.unmet[0].Why, so.unmet[0].Next
-	case so.Wrote:
+	case so.Writes > 0:
 		so.State = StepDone
 	default:
 		so.State = StepNothing
@@ -199,11 +255,11 @@ func (f *Fixer) step(ctx context.Context, p Plan, s *Step, so *StepOutcome) {
 }
 
 // applyGroup makes one group what the step says: everything in one conditional write, decided on what it holds at that moment.
-func (f *Fixer) applyGroup(ctx context.Context, o Options, s *Step, so *StepOutcome) error {
+func (f *Fixer) applyGroup(ctx context.Context, s *Step, so *StepOutcome, t *tally) error {
 	key := azure.Key(s.Resource)
 	var last *group
 	refused := 0
-	err := f.again(ctx, func() (bool, error) {
+	err := f.again(ctx, t, func() (bool, error) {
 		n, err := f.c.Azure.NSG(ctx, s.Resource)
 		if err != nil {
 			return false, err
@@ -247,7 +303,6 @@ func (f *Fixer) applyGroup(ctx context.Context, o Options, s *Step, so *StepOutc
 		}
 		body := n.WithRules(g.rules)
 		live := liveUntil(g)
-		so.Writes++
 		_, err = f.c.Azure.PutNSG(ctx, body, func() error {
 			// A grant that ended while this waited: what is about to be sent would bring its rule back, if the write were late enough.
 			if !live.IsZero() && !f.c.Clock.Now().Before(live) {
@@ -256,7 +311,7 @@ func (f *Fixer) applyGroup(ctx context.Context, o Options, s *Step, so *StepOutc
 			return ctx.Err()
 		})
 		if err == nil || azure.Classify(err) == azure.UnknownOutcome {
-			so.Wrote, so.Changes = true, changes
+			so.Changes = changes
 		}
 		switch azure.Classify(err) {
 		case azure.Precondition, azure.Superseded, azure.Busy, azure.Conflict:
@@ -279,11 +334,10 @@ func (f *Fixer) applyGroup(ctx context.Context, o Options, s *Step, so *StepOutc
 		if kerr := f.rec.keep(entry{Kind: kindRule, Resource: s.Resource, Name: r.Name, Before: string(r.Raw)}); kerr != nil {
 			return kerr
 		}
-		so.Writes++
-		if derr := f.c.Azure.DeleteRule(ctx, s.Resource, r.Name); derr != nil {
+		derr := f.c.Azure.DeleteRule(ctx, s.Resource, r.Name)
+		if t.sent(derr); derr != nil {
 			return derr
 		}
-		so.Wrote = true
 		so.Changes = append(so.Changes, Change{Kind: "remove", Rule: r.Name, Priority: r.Priority, Access: r.Access, Summary: words(r)})
 	}
 	if len(s.needs) > 0 {
@@ -325,13 +379,16 @@ func (f *Fixer) judge(ctx context.Context, p Plan, out *Outcome) {
 			}
 		}
 	}
-	ids := slices.Sorted(maps.Keys(p.asked))
+	ids := slices.SortedFunc(maps.Keys(p.asked), func(a, b string) int { // as they are left in a plan
+		x, y := p.asked[a], p.asked[b]
+		return cmp.Or(cmp.Compare(azure.Key(x.Resource), azure.Key(y.Resource)), cmp.Compare(x.Rule, y.Rule), cmp.Compare(a, b))
+	})
 	stay := func(x scan.Finding, l Left) {
 		l.Finding, l.Rule, l.Resource, l.Name = x.ID, x.Rule, x.Resource, p.names.of(x.Resource)
 		out.Open = append(out.Open, l)
 	}
-	unread := func(err error) {
-		out.Unread = azure.UserError(err).Message
+	unread := func(reason string) {
+		out.Unread = reason
 		for _, id := range ids {
 			if slices.Contains(p.Passes, id) {
 				out.Fixed = append(out.Fixed, id)
@@ -339,7 +396,7 @@ func (f *Fixer) judge(ctx context.Context, p Plan, out *Outcome) {
 			}
 			l := why[id]
 			if l.Why == "" {
-				l = Left{Why: "it was written, and could not be read again", Next: "run curfew scan"}
+				l = Left{Why: "it was written, and not read again", Next: "see what is open now with: curfew scan"}
 			}
 			stay(p.asked[id], l)
 		}
@@ -348,13 +405,18 @@ func (f *Fixer) judge(ctx context.Context, p Plan, out *Outcome) {
 		out.Judged = true
 		return
 	}
-	if err := ctx.Err(); err != nil {
-		unread(fmt.Errorf("it was broken off: %w", err))
-		return
+	var e *estate.Estate
+	err := ctx.Err()
+	if err == nil {
+		e, err = f.c.Read(ctx, p.subscriptions)
 	}
-	e, err := f.c.Read(ctx, p.subscriptions)
-	if err != nil {
-		unread(err)
+	switch {
+	case ctx.Err() != nil:
+		out.Interrupted = true
+		unread("it was interrupted")
+		return
+	case err != nil:
+		unread(azure.UserError(err).Message)
 		return
 	}
 	out.Judged = true

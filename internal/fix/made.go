@@ -91,8 +91,8 @@ func (u *undoing) made(ctx context.Context, es []entry) error {
 				return err
 			}
 		}
-		u.out.Writes++
-		if err := u.f.c.Azure.DeleteNSG(ctx, n.ID); err != nil {
+		err := u.f.c.Azure.DeleteNSG(ctx, n.ID)
+		if u.sent(err); err != nil {
 			return err
 		}
 	}
@@ -102,7 +102,7 @@ func (u *undoing) made(ctx context.Context, es []entry) error {
 
 // takeOff takes a group off an interface that still has it.
 func (u *undoing) takeOff(ctx context.Context, nicID, nsgID string) error {
-	return u.f.again(ctx, func() (bool, error) {
+	return u.f.again(ctx, &u.tally, func() (bool, error) {
 		nic, err := u.f.c.Azure.NIC(ctx, nicID)
 		if azure.Classify(err) == azure.NotFound {
 			return false, nil
@@ -113,7 +113,6 @@ func (u *undoing) takeOff(ctx context.Context, nicID, nsgID string) error {
 		if g := nic.Properties.NetworkSecurityGroup; g == nil || !azure.EqualID(g.ID, nsgID) {
 			return false, nil
 		}
-		u.out.Writes++
 		_, err = u.f.c.Azure.SetNICNSG(ctx, nic, "", ctx.Err)
 		return true, err
 	})

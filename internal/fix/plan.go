@@ -132,6 +132,9 @@ func (f *Fixer) Plan(ctx context.Context, findings []scan.Finding, o Options) (P
 		if err := b.build(ctx); err != nil {
 			return Plan{}, err
 		}
+		if err := ctx.Err(); err != nil { // what could not be read any more would be left for the wrong reason
+			return Plan{}, err
+		}
 	}
 	p.Digest, p.names = digest(p.Steps), b.names
 	return p, nil
@@ -144,7 +147,10 @@ func digest(steps []Step) string {
 }
 
 func (b *builder) left(x scan.Finding, next, format string, args ...any) {
-	b.plan.Left = append(b.plan.Left, Left{Finding: x.ID, Rule: x.Rule, Resource: x.Resource, Name: b.names.of(x.Resource), Why: fmt.Sprintf(format, args...), Next: next})
+	l := Left{Finding: x.ID, Rule: x.Rule, Resource: x.Resource, Name: b.names.of(x.Resource), Why: fmt.Sprintf(format, args...), Next: next}
+	if !slices.Contains(b.plan.Left, l) { // of several ports or ways it is said once
+		b.plan.Left = append(b.plan.Left, l)
+	}
 }
 
 func (b *builder) build(ctx context.Context) error {
@@ -366,7 +372,7 @@ func (b *builder) shut(ctx context.Context, x scan.Finding, n need) {
 		}
 	}
 	if len(ids) == 0 {
-		b.left(x, fmt.Sprintf("curfew fix --rule %s makes a group: curfew protect %s --create-nsg", scan.VMNoNSG, x.Resource), "%s has no network security group in which a deny could stand", b.names.of(x.Resource))
+		b.left(x, fmt.Sprintf("make one, with just-in-time access: curfew fix --rule %s", scan.VMNoNSG), "%s has no network security group in which a deny could stand", b.names.of(x.Resource))
 		return
 	}
 	var why []*obstacle

@@ -232,9 +232,9 @@ func appendNew(ss []string, more ...string) []string {
 
 // applyPolicy merges machines into a policy: it is read, changed and written whole, because a PUT replaces the list, and read again,
 // because there is no etag and another writer may have come in between.
-func (f *Fixer) applyPolicy(ctx context.Context, s *Step, out *StepOutcome) error {
+func (f *Fixer) applyPolicy(ctx context.Context, s *Step, t *tally) error {
 	w := s.policy
-	return f.again(ctx, func() (bool, error) {
+	return f.again(ctx, t, func() (bool, error) {
 		p, err := f.c.Azure.JITPolicy(ctx, s.Resource)
 		if azure.Classify(err) == azure.NotFound && len(w.add) > 0 {
 			p, err = azure.JITPolicy{Resource: azure.Resource{ID: s.Resource}}, nil
@@ -273,8 +273,6 @@ func (f *Fixer) applyPolicy(ctx context.Context, s *Step, out *StepOutcome) erro
 		if err := f.rec.keep(es...); err != nil {
 			return false, err
 		}
-		out.Wrote = true
-		out.Writes++
 		return true, f.c.Azure.PutJITPolicy(ctx, p, p.Properties.VirtualMachines, ctx.Err)
 	})
 }

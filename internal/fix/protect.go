@@ -411,7 +411,7 @@ func (b *builder) protectLoses(vms []api.VMPlan) (out []string) {
 }
 
 // applyProtection asks protect to do what was planned.
-func (f *Fixer) applyProtection(ctx context.Context, s *Step, out *StepOutcome) error {
+func (f *Fixer) applyProtection(ctx context.Context, s *Step, t *tally) error {
 	plan, err := f.c.Protect.PlanProtection(ctx, s.protect)
 	if err != nil {
 		return err
@@ -437,13 +437,21 @@ func (f *Fixer) applyProtection(ctx context.Context, s *Step, out *StepOutcome) 
 	}
 	in := s.protect
 	in.Digest = plan.Digest
-	out.Wrote = true
-	out.Writes += len(placesOf(plan))
 	done, err := f.c.Protect.Protect(ctx, in)
-	if err != nil {
-		return err
+	if err == nil {
+		err = refusedBy(done)
 	}
-	return refusedBy(done)
+	writes := writesOf(plan)
+	if err != nil { // what it would still write, it has not written
+		still, perr := f.c.Protect.PlanProtection(ctx, s.protect)
+		if perr != nil {
+			t.unsure = true
+			return err
+		}
+		maps.DeleteFunc(writes, func(w string, _ bool) bool { return writesOf(still)[w] })
+	}
+	t.writes = len(writes)
+	return err
 }
 
 // refusedBy is what protect refuses of a plan.
@@ -459,10 +467,15 @@ func refusedBy(plan api.ProtectPlan) error {
 	return nil
 }
 
-func placesOf(p api.ProtectPlan) map[string]bool {
+// writesOf are the writes of a plan of protect: one for all rules of a group, one for each group that is made and each interface that it is put on.
+func writesOf(p api.ProtectPlan) map[string]bool {
 	out := map[string]bool{}
 	for _, c := range p.Changes {
-		out[azure.Key(c.Place)] = true
+		what := azure.Key(c.Place)
+		if c.Access == "" {
+			what += " " + c.Summary
+		}
+		out[what] = true
 	}
 	return out
 }

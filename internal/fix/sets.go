@@ -201,7 +201,7 @@ func outdated(all []azure.Instance, set azure.ScaleSet, changes bool) []string {
 func batch(all, percent int) int { return max(1, all*percent/100) }
 
 // applyEvents writes a profile where it is not right, and brings instances to it.
-func (f *Fixer) applyEvents(ctx context.Context, s *Step, out *StepOutcome) error {
+func (f *Fixer) applyEvents(ctx context.Context, s *Step, out *StepOutcome, t *tally) error {
 	w := *s.events
 	var set azure.ScaleSet
 	read := func() (e azure.EventsProfile, err error) {
@@ -217,8 +217,7 @@ func (f *Fixer) applyEvents(ctx context.Context, s *Step, out *StepOutcome) erro
 		}
 		return e, nil
 	}
-	wrote := false
-	err := f.again(ctx, func() (bool, error) {
+	err := f.again(ctx, t, func() (bool, error) {
 		e, err := read()
 		if err != nil {
 			return false, err
@@ -231,15 +230,13 @@ func (f *Fixer) applyEvents(ctx context.Context, s *Step, out *StepOutcome) erro
 			return false, err
 		}
 		e.Profile = want
-		out.Wrote, wrote = true, true
-		out.Writes++
 		return true, f.c.Azure.PatchEvents(ctx, e, ctx.Err)
 	})
 	if err != nil || !w.set || set.Flexible() {
 		return err
 	}
 	mode := upgradeMode(set)
-	if wrote && !strings.EqualFold(mode, "Manual") {
+	if t.writes > 0 && !strings.EqualFold(mode, "Manual") {
 		out.Notes = append(out.Notes, "Azure brings the instances to the model by the set's upgrade policy ("+mode+"); it may take a while")
 		return nil
 	}
@@ -257,9 +254,8 @@ func (f *Fixer) applyEvents(ctx context.Context, s *Step, out *StepOutcome) erro
 	}
 	done := 0
 	for ids := range slices.Chunk(behind, batch(len(all), w.percent)) {
-		out.Wrote = true
-		out.Writes++
-		if err := f.c.Azure.UpgradeInstances(ctx, s.Resource, ids, ctx.Err); err != nil {
+		err := f.c.Azure.UpgradeInstances(ctx, s.Resource, ids, ctx.Err)
+		if t.sent(err); err != nil {
 			e := *azure.UserError(err)
 			e.Message = fmt.Sprintf("%d of %s on the model; then instance %s failed: %s", done, are(len(behind)), list(ids, 5), e.Message)
 			return e.WithHint("look at these instances, then run fix again: it goes on with those that are left")

@@ -37,8 +37,10 @@ type UndoOutcome struct {
 	Done   []Undone `json:"done"`
 	Kept   []Kept   `json:"kept,omitempty"`
 	Failed []Kept   `json:"failed,omitempty"`
-	Writes int      `json:"writes"`
+	Writes int      `json:"writes"` // that Azure took
 	DryRun bool     `json:"dry_run"`
+
+	Interrupted bool `json:"interrupted,omitempty"` // it was, and the rest was not given back
 }
 
 // Undo gives back what the undo file of the configuration tells of, latest first, wherever it still stands as it was written: what
@@ -89,7 +91,7 @@ func (f *Fixer) Undo(ctx context.Context, dryRun bool) (UndoOutcome, error) {
 	for _, key := range order {
 		es := by[key]
 		if ctx.Err() != nil {
-			u.fail(es[0], ctx.Err())
+			u.fail(ctx, es[0], ctx.Err())
 			continue
 		}
 		switch es[0].Kind {
@@ -107,9 +109,11 @@ func (f *Fixer) Undo(ctx context.Context, dryRun bool) (UndoOutcome, error) {
 			err = invalid("undo-from", "the undo file tells of a change of kind %q, which this program does not know", "use the program that wrote it", es[0].Kind)
 		}
 		if err != nil {
-			u.fail(es[0], err)
+			u.fail(ctx, es[0], err)
 		}
+		u.unsure = false // said of what it is about
 	}
+	out.Writes, out.Interrupted = u.writes, ctx.Err() != nil
 	var ids []string
 	for _, e := range all {
 		ids = appendNew(ids, e.Resource)
@@ -146,10 +150,17 @@ type undoing struct {
 	f   *Fixer
 	out *UndoOutcome
 	dry bool
+	tally
 }
 
-func (u *undoing) fail(e entry, err error) {
-	x := azure.UserError(err)
+func (u *undoing) fail(ctx context.Context, e entry, err error) {
+	x := *azure.UserError(err)
+	if ctx.Err() != nil {
+		x.Message, x.Hint = "it was interrupted before this was given back", "undo again: what was given back is noted in the file"
+		if u.unsure {
+			x.Message = "it was interrupted before Azure said that it is done: it is not known whether it was given back"
+		}
+	}
 	u.out.Failed = append(u.out.Failed, Kept{Resource: e.Resource, Name: e.Name, Why: x.Message, Next: x.Hint})
 }
 
@@ -199,7 +210,7 @@ func ruleOf(text string) (r azure.SecurityRule, ok bool, err error) {
 func (u *undoing) rules(ctx context.Context, es []entry) error {
 	var done []Undone
 	var kept []Kept
-	err := u.f.again(ctx, func() (bool, error) {
+	err := u.f.again(ctx, &u.tally, func() (bool, error) {
 		n, err := u.f.c.Azure.NSG(ctx, es[0].Resource)
 		if azure.Classify(err) == azure.NotFound {
 			done, kept = nil, []Kept{{Resource: es[0].Resource, Why: "the group is gone"}}
@@ -265,7 +276,6 @@ func (u *undoing) rules(ctx context.Context, es []entry) error {
 			return false, nil
 		}
 		live := liveUntil(newGroup(n.WithRules(rules), "", nil, nil, u.f.c.Clock.Now()))
-		u.out.Writes++
 		_, err = u.f.c.Azure.PutNSG(ctx, n.WithRules(rules), func() error {
 			if !live.IsZero() && !u.f.c.Clock.Now().Before(live) {
 				return errEnded
@@ -314,7 +324,7 @@ func (u *undoing) events(ctx context.Context, es []entry) error {
 	}
 	isSet, did := id.Is("Microsoft.Compute/virtualMachineScaleSets"), false
 	var kept []Kept
-	err = u.f.again(ctx, func() (bool, error) {
+	err = u.f.again(ctx, &u.tally, func() (bool, error) {
 		var e azure.EventsProfile
 		var err error
 		if isSet {
@@ -355,7 +365,6 @@ func (u *undoing) events(ctx context.Context, es []entry) error {
 		if u.dry {
 			return false, nil
 		}
-		u.out.Writes++
 		return true, u.f.c.Azure.PatchEvents(ctx, e, ctx.Err)
 	})
 	if err != nil {
@@ -377,7 +386,7 @@ func (u *undoing) events(ctx context.Context, es []entry) error {
 func (u *undoing) policy(ctx context.Context, es []entry) error {
 	var done []Undone
 	var kept []Kept
-	err := u.f.again(ctx, func() (bool, error) {
+	err := u.f.again(ctx, &u.tally, func() (bool, error) {
 		p, err := u.f.c.Azure.JITPolicy(ctx, es[0].Resource)
 		if azure.Classify(err) == azure.NotFound {
 			kept = []Kept{{Resource: es[0].Resource, Why: "the policy is gone"}}
@@ -410,7 +419,6 @@ func (u *undoing) policy(ctx context.Context, es []entry) error {
 		if !changed || u.dry {
 			return false, nil
 		}
-		u.out.Writes++
 		if len(p.Properties.VirtualMachines) == 0 { // the policy was made for these machines alone
 			return true, u.f.c.Azure.DeleteJITPolicy(ctx, es[0].Resource)
 		}
@@ -463,7 +471,7 @@ func (u *undoing) protect(ctx context.Context, es []entry) error {
 				return ctx.Err()
 			}
 			if err := u.protect(ctx, by[azure.Key(vm)]); err != nil {
-				u.fail(by[azure.Key(vm)][0], err)
+				u.fail(ctx, by[azure.Key(vm)][0], err)
 			}
 		}
 		return nil
@@ -477,7 +485,7 @@ func (u *undoing) protect(ctx context.Context, es []entry) error {
 		return err
 	}
 	if !u.dry {
-		u.out.Writes += len(placesOf(plan))
+		u.writes += len(writesOf(plan))
 	}
 	for _, vm := range in.VMs {
 		u.out.Done = append(u.out.Done, Undone{Resource: vm, What: "just-in-time access is switched off"})
