@@ -111,9 +111,10 @@ type Tx interface {
 	UpdateNotice(notify.Notice) error // compares Version, stores Version+1
 	Notice(id string) (notify.Notice, error)
 	Notices(NoticeFilter) ([]notify.Notice, string, error)
-	// DueNotices returns waiting notices whose time has come, oldest first: of each channel and subject only the first that waits.
-	DueNotices(now time.Time, limit int) ([]notify.Notice, error)
-	ForgetNotices(before time.Time) error // drops those sent before
+	// DueNotices returns waiting notices of a channel whose time has come, oldest first: of each subject only the first that waits.
+	DueNotices(channel string, now time.Time, limit int) ([]notify.Notice, error)
+	NoticeCounts() ([]notify.Count, error) // of every channel that has any, by its name
+	ForgetNotices(before time.Time) error  // drops those sent before
 
 	// Meta are single values of the installation: "" if unset.
 	Meta(key string) (string, error)

@@ -8,6 +8,7 @@ import (
 	"github.com/curfew-jit/curfew/internal/access"
 	"github.com/curfew-jit/curfew/internal/audit"
 	"github.com/curfew-jit/curfew/internal/enforce"
+	"github.com/curfew-jit/curfew/internal/notify"
 	"github.com/curfew-jit/curfew/internal/scan"
 )
 
@@ -73,6 +74,14 @@ type Service interface {
 	Scan(ctx context.Context, c access.Caller, id string) (ScanRecord, error)
 	// DiffScans says what appeared, went and changed from one scan to another; "" for from is the scan before.
 	DiffScans(ctx context.Context, c access.Caller, from, to string) (scan.Difference, error)
+
+	// Notices lists what channels are told, newest first; dead letters are those that nobody got.
+	Notices(ctx context.Context, c access.Caller, f NoticeFilter) ([]notify.Notice, string, error)
+	Notice(ctx context.Context, c access.Caller, id string) (notify.Notice, error)
+	// RetryNotice has a dead letter tried again.
+	RetryNotice(ctx context.Context, c access.Caller, id string) (notify.Notice, error)
+	// TestChannel sends a channel a notice that says nothing but that it works.
+	TestChannel(ctx context.Context, c access.Caller, channel string) (notify.Notice, error)
 
 	// Resume ends a hold on openings (restored database, clock gone back) once an admin has looked.
 	Resume(ctx context.Context, c access.Caller, comment string) error

@@ -37,9 +37,10 @@ const (
 	BreakGlassSeen   Kind = "break_glass.closed"
 	ScanChanged      Kind = "scan.changed" // findings appeared or went
 	SystemHold       Kind = "system.hold"
+	Test             Kind = "test" // somebody tries whether a channel works; every channel takes it
 )
 
-// Kinds lists every kind.
+// Kinds lists every kind that a channel can be told to leave out.
 var Kinds = []Kind{RequestCreated, RequestReviewed, RequestNarrowed, RequestCommented, RequestReminder, RequestEscalated, RequestApproved, RequestDenied,
 	RequestCancelled, RequestExpired, GrantReady, GrantFailed, GrantEnding, GrantOver, GrantRevoked, GrantOverdue, BreakGlass, BreakGlassOpen,
 	BreakGlassSeen, ScanChanged, SystemHold}
@@ -77,6 +78,16 @@ type Notice struct {
 	NextAt    time.Time `json:"next_at"` // not tried before
 	CreatedAt time.Time `json:"created_at"`
 	SentAt    time.Time `json:"sent_at"`
+	RetriedAt time.Time `json:"retried_at"`           // when somebody had it tried again; zero: nobody did
 	LastError string    `json:"last_error,omitempty"` // without any secret
 	Version   int64     `json:"version"`
+}
+
+// Count says how many notices of a channel there are.
+type Count struct {
+	Channel string    `json:"channel"`
+	Waiting int       `json:"waiting"`
+	Sent    int       `json:"sent"` // of those that are kept
+	Dead    int       `json:"dead"`
+	Oldest  time.Time `json:"oldest"` // when the first of those that wait was made; zero where none waits
 }

@@ -547,9 +547,10 @@ func (noAccess) Notice(string) (notify.Notice, error)                      { ret
 func (noAccess) Notices(broker.NoticeFilter) ([]notify.Notice, string, error) {
 	return nil, "", nil
 }
-func (noAccess) DueNotices(time.Time, int) ([]notify.Notice, error) { return nil, nil }
-func (noAccess) ForgetNotices(time.Time) error                      { return nil }
-func (noAccess) Forget(time.Time) error                             { return nil }
+func (noAccess) DueNotices(string, time.Time, int) ([]notify.Notice, error) { return nil, nil }
+func (noAccess) NoticeCounts() ([]notify.Count, error)                      { return nil, nil }
+func (noAccess) ForgetNotices(time.Time) error                              { return nil }
+func (noAccess) Forget(time.Time) error                                     { return nil }
 
 func key(id string) string { return strings.ToLower(strings.TrimRight(id, "/")) }
 

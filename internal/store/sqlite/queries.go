@@ -89,8 +89,10 @@ const (
 	qNotice        = qNoticeColumns + ` WHERE n.id = $1`
 	qNoticeSeq     = `SELECT seq FROM notices WHERE id = $1`
 	qNoticeState   = `SELECT state, version FROM notices WHERE id = $1`
-	qDueNotices    = qNoticeColumns + ` WHERE n.state = 'waiting' AND n.next_at <= $1 AND NOT EXISTS (SELECT 1 FROM notices e
-		WHERE e.channel = n.channel AND e.subject = n.subject AND e.state = 'waiting' AND e.seq < n.seq) ORDER BY n.next_at, n.seq LIMIT $2`
+	qDueNotices    = qNoticeColumns + ` WHERE n.channel = $1 AND n.state = 'waiting' AND n.next_at <= $2 AND NOT EXISTS (SELECT 1 FROM notices e
+		WHERE e.channel = n.channel AND e.subject = n.subject AND e.state = 'waiting' AND e.seq < n.seq) ORDER BY n.next_at, n.seq LIMIT $3`
+	qNoticeCounts   = `SELECT channel, state, COUNT(*), MIN(seq) FROM notices GROUP BY state, channel ORDER BY channel, state`
+	qNoticeAt       = qNoticeColumns + ` WHERE n.seq = $1`
 	qEarliestNotice = `SELECT MIN(next_at) FROM notices WHERE state = 'waiting'`
 	qForgetNotices  = `DELETE FROM notices WHERE state = 'sent' AND sent_at < $1`
 
@@ -107,7 +109,7 @@ var hot = append([]string{
 	qInsertRequest, qUpdateRequest, qRequest, qPendingExpired, qInsertRequestVM, qRequestVMs, qEarliestExpiry, qEarliestOpening, qEarliestClosingOf,
 	qInsertGrant, qUpdateGrant, qGrant, qLiveGrants, qLiveGrantsAt, qDueGrants, qOverGrants, qInsertGrantPlace, qGrantPlaces, qDeleteGrantPlaces,
 	qProtection, qProtections, qProtectionsAt, qInsertEntry, qInsertHash, qRemembered, qRemember, qMeta, qSetMeta,
-	qRecord, qRecordsOf, qInsertNotice, qUpdateNotice, qDueNotices, qEarliestNotice,
+	qRecord, qRecordsOf, qInsertNotice, qUpdateNotice, qDueNotices, qNoticeCounts, qNoticeAt, qEarliestNotice,
 }, qHashesIn[:]...)
 
 // qHashesIn reads 1, 2, 4, … hashes; shorter lists repeat their last index.

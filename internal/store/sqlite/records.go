@@ -186,12 +186,47 @@ func (t *tx) Notices(f broker.NoticeFilter) ([]notify.Notice, string, error) {
 }
 
 // DueNotices implements broker.Tx.
-func (t *tx) DueNotices(now time.Time, n int) ([]notify.Notice, error) {
+func (t *tx) DueNotices(channel string, now time.Time, n int) ([]notify.Notice, error) {
 	at, err := instant(now)
 	if err != nil {
 		return nil, err
 	}
-	return collect(t, qDueNotices, []any{at, int64(n)}, scanNotice)
+	return collect(t, qDueNotices, []any{channel, at, int64(n)}, scanNotice)
+}
+
+// NoticeCounts implements broker.Tx.
+func (t *tx) NoticeCounts() ([]notify.Count, error) {
+	type row struct {
+		channel, state string
+		n              int
+		first          int64
+	}
+	rows, err := collect(t, qNoticeCounts, nil, func(s scanner) (r row, err error) {
+		return r, s.Scan(&r.channel, &r.state, &r.n, &r.first)
+	})
+	if err != nil {
+		return nil, err
+	}
+	var out []notify.Count
+	for _, r := range rows {
+		if len(out) == 0 || out[len(out)-1].Channel != r.channel {
+			out = append(out, notify.Count{Channel: r.channel})
+		}
+		c := &out[len(out)-1]
+		switch notify.State(r.state) {
+		case notify.Sent:
+			c.Sent = r.n
+		case notify.Dead:
+			c.Dead = r.n
+		default:
+			n, err := scanNotice(t.row(qNoticeAt, r.first))
+			if err != nil {
+				return nil, t.driver(err)
+			}
+			c.Waiting, c.Oldest = r.n, n.CreatedAt
+		}
+	}
+	return out, nil
 }
 
 // ForgetNotices implements broker.Tx.

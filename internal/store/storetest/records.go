@@ -69,16 +69,18 @@ func testNotices(t *testing.T, s broker.Store) {
 		do(t, s, func(tx broker.Tx) error { return tx.InsertNotice(n) })
 	}
 	wantCode(t, s.Update(t.Context(), func(tx broker.Tx) error { return tx.InsertNotice(Notice("n-1", "x", "y", Epoch)) }), access.CodeConflict)
-	due := func(now time.Time, limit int) (out []string) {
+	due := func(channel string, now time.Time, limit int) (out []string) {
 		must(t, s.View(t.Context(), func(tx broker.Tx) error {
-			ns, err := tx.DueNotices(now, limit)
+			ns, err := tx.DueNotices(channel, now, limit)
 			out = ids(ns, func(n notify.Notice) string { return n.ID })
 			return err
 		}))
 		return out
 	}
-	equal(t, "due: the first of each channel and subject; one that waits for its time holds back those after it", due(Epoch, 10), []string{"n-3", "n-1", "n-4"})
-	equal(t, "at most so many", due(Epoch, 1), []string{"n-3"})
+	equal(t, "due: the first of each subject", due("ops", Epoch, 10), []string{"n-3", "n-1"})
+	equal(t, "one that waits for its time holds back those after it", due("mail", Epoch, 10), []string{"n-4"})
+	equal(t, "at most so many", due("ops", Epoch, 1), []string{"n-3"})
+	equal(t, "of a channel that has none", due("none", Epoch, 1), []string{})
 	set := func(id string, f func(*notify.Notice)) {
 		do(t, s, func(tx broker.Tx) error {
 			n, err := tx.Notice(id)
@@ -92,7 +94,12 @@ func testNotices(t *testing.T, s broker.Store) {
 	set("n-1", func(n *notify.Notice) { n.State, n.SentAt = notify.Sent, Epoch })
 	set("n-3", func(n *notify.Notice) { n.State, n.LastError = notify.Dead, "gone" })
 	set("n-5", func(n *notify.Notice) { n.State = notify.Dead })
-	equal(t, "those behind what was sent or given up", due(Epoch, 10), []string{"n-2", "n-4", "n-6"})
+	equal(t, "those behind what was sent or given up", append(due("ops", Epoch, 10), due("mail", Epoch, 10)...), []string{"n-2", "n-4", "n-6"})
+	must(t, s.View(t.Context(), func(tx broker.Tx) error {
+		got, err := tx.NoticeCounts()
+		equal(t, "counts", got, []notify.Count{{Channel: "mail", Waiting: 2, Dead: 1, Oldest: Epoch}, {Channel: "ops", Waiting: 1, Sent: 1, Dead: 1, Oldest: Epoch}})
+		return err
+	}))
 	stale := Notice("n-2", "ops", "r-1", Epoch)
 	stale.Version = 9
 	wantCode(t, s.Update(t.Context(), func(tx broker.Tx) error { return tx.UpdateNotice(stale) }), access.CodeConflict)

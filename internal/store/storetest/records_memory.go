@@ -2,6 +2,7 @@ package storetest
 
 import (
 	"encoding/json"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -82,18 +83,46 @@ func (t *memoryTx) Notices(f broker.NoticeFilter) ([]notify.Notice, string, erro
 	})
 }
 
-func (t *memoryTx) DueNotices(now time.Time, limit int) ([]notify.Notice, error) {
-	first := map[[2]string]bool{}
+func (t *memoryTx) DueNotices(channel string, now time.Time, limit int) ([]notify.Notice, error) {
+	first := map[string]bool{}
 	out, err := pick(t.notices, func(n notify.Notice) bool {
-		k := [2]string{n.Channel, n.Subject}
-		if n.State != notify.Waiting || first[k] {
+		if n.State != notify.Waiting || n.Channel != channel || first[n.Subject] {
 			return false
 		}
-		first[k] = true
+		first[n.Subject] = true
 		return !n.NextAt.After(now)
 	})
 	slices.SortStableFunc(out, func(a, b notify.Notice) int { return a.NextAt.Compare(b.NextAt) })
 	return out[:min(limit, len(out))], err
+}
+
+func (t *memoryTx) NoticeCounts() ([]notify.Count, error) {
+	by := map[string]*notify.Count{}
+	if _, err := pick(t.notices, func(n notify.Notice) bool {
+		c := by[n.Channel]
+		if c == nil {
+			c = &notify.Count{Channel: n.Channel}
+			by[n.Channel] = c
+		}
+		switch n.State {
+		case notify.Sent:
+			c.Sent++
+		case notify.Dead:
+			c.Dead++
+		default:
+			if c.Waiting++; c.Waiting == 1 {
+				c.Oldest = n.CreatedAt
+			}
+		}
+		return false
+	}); err != nil {
+		return nil, err
+	}
+	var out []notify.Count
+	for _, name := range slices.Sorted(maps.Keys(by)) {
+		out = append(out, *by[name])
+	}
+	return out, nil
 }
 
 func (t *memoryTx) ForgetNotices(before time.Time) error {

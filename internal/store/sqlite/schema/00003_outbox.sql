@@ -27,5 +27,6 @@ CREATE TABLE notices (
     doc     TEXT   NOT NULL
 );
 CREATE INDEX notices_due ON notices (state, next_at, seq);
+CREATE INDEX notices_of_channel ON notices (channel, state, next_at, seq);
 CREATE INDEX notices_in_order ON notices (state, channel, subject, seq);
 CREATE INDEX notices_by_subject ON notices (subject, seq);
