@@ -21,6 +21,7 @@ import (
 	"github.com/curfew-jit/curfew/internal/azure"
 	"github.com/curfew-jit/curfew/internal/broker"
 	"github.com/curfew-jit/curfew/internal/clock"
+	"github.com/curfew-jit/curfew/internal/config"
 	"github.com/curfew-jit/curfew/internal/enforce/nsg"
 	"github.com/curfew-jit/curfew/internal/inventory"
 	"github.com/curfew-jit/curfew/internal/reconcile"
@@ -51,6 +52,7 @@ type Config struct {
 	ScanRetention time.Duration // 0: the broker's default
 	Cloud         string        // for reports of scans
 	Signing       *Signing      // of the audit log's checkpoints; nil: they are not signed
+	Notify        config.Notify // whom the server tells of what happens
 
 	// Demo are the accounts of a demo, nil anywhere else; MyIPs say where their calls seem to come from.
 	Demo  map[string][]access.Role
@@ -167,13 +169,17 @@ func Start(ctx context.Context, cfg Config, deps Deps) (_ *App, err error) {
 	if err := deps.Registry.Register(exposed); err != nil {
 		return nil, err
 	}
+	chs, err := channels(cfg.Notify, deps.Clock)
+	if err != nil {
+		return nil, err
+	}
 	live := inventory.NewLive(deps.Azure, deps.Clock, cfg.Subscriptions, cfg.InventoryAge)
 	b, err := broker.New(ctx, broker.Config{
 		Installation: cfg.Installation, Store: store, Spool: spool, Clock: deps.Clock, Inventory: live, Backend: backend,
 		Policy: func() broker.Policy { return cfg.Policy }, People: func() []access.Caller { return people(cfg) },
 		RequestExpiry: cfg.RequestExpiry, KeyRetention: cfg.KeyRetention, Restored: restored, AcceptStore: accept,
 		Scanner: &scanner{az: deps.Azure, cloud: cfg.Cloud, subscriptions: cfg.Subscriptions, clock: deps.Clock, log: deps.Log},
-		OnScan:  exposed.note, ScanRetention: cfg.ScanRetention,
+		OnScan:  exposed.note, ScanRetention: cfg.ScanRetention, Routes: routes(cfg.Notify),
 		Log: deps.Log, Demo: cfg.Demo != nil, Version: cfg.Version,
 	})
 	if err != nil {
@@ -190,6 +196,10 @@ func Start(ctx context.Context, cfg Config, deps Deps) (_ *App, err error) {
 	var signed func(audit.Checkpoint) (string, string, error)
 	if sign != nil {
 		signed = sign.text
+	}
+	tell, err := deliver(b, chs, deps.Clock, deps.Log, deps.Registry)
+	if err != nil {
+		return nil, err
 	}
 	srv, err := server.New(server.Options{
 		Sign:    signed,
@@ -217,6 +227,7 @@ func Start(ctx context.Context, cfg Config, deps Deps) (_ *App, err error) {
 	if sign != nil {
 		running.Go(func() { sign.run(work) })
 	}
+	running.Go(func() { tell(work) })
 	if cfg.ScanEvery > 0 {
 		running.Go(func() { b.ScanOnSchedule(work, cfg.ScanEvery) })
 	}

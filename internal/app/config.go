@@ -24,7 +24,7 @@ func FromConfig(c config.Config, version string) (Config, error) {
 		Installation: c.Installation, Database: filepath.Join(c.DataDir, "curfew.db"), Subscriptions: c.Azure.Subscriptions, Policy: c.Policy,
 		Listen: c.Listen, TrustedProxies: c.TrustedProxies,
 		RequestExpiry: time.Duration(c.RequestExpiry), KeyRetention: time.Duration(c.KeyRetention), SweepEvery: time.Duration(c.SweepInterval),
-		ScanEvery: time.Duration(c.ScanInterval), ScanRetention: time.Duration(c.ScanRetention), Cloud: c.Azure.Cloud,
+		ScanEvery: time.Duration(c.ScanInterval), ScanRetention: time.Duration(c.ScanRetention), Cloud: c.Azure.Cloud, Notify: c.Notify,
 		Band: nsg.Band{Start: c.Band.First, End: c.Band.Last}, Version: version,
 	}
 	for _, p := range c.People {

@@ -15,6 +15,7 @@ import (
 	"github.com/curfew-jit/curfew/internal/audit"
 	"github.com/curfew-jit/curfew/internal/broker"
 	bt "github.com/curfew-jit/curfew/internal/broker/brokertest"
+	"github.com/curfew-jit/curfew/internal/notify"
 )
 
 // relation is who calls, and what the thing that the call is about is to them.
@@ -122,6 +123,10 @@ var cells = map[string][]access.Code{
 	"Scans":          {unauth, denied, denied, denied, denied, denied, denied, ok, ok, ok, denied, ok},
 	"Scan":           {unauth, denied, denied, denied, denied, denied, denied, ok, ok, ok, denied, ok},
 	"DiffScans":      {unauth, denied, denied, denied, denied, denied, denied, ok, ok, ok, denied, ok},
+	"Notices":        {unauth, denied, denied, denied, denied, denied, denied, ok, ok, ok, denied, ok},
+	"Notice":         {unauth, denied, denied, denied, denied, denied, denied, ok, ok, ok, denied, ok},
+	"RetryNotice":    {unauth, denied, denied, denied, denied, denied, denied, denied, ok, ok, denied, ok},
+	"TestChannel":    {unauth, denied, denied, denied, denied, denied, denied, denied, ok, ok, denied, ok},
 	"Reconcile":      {unauth, denied, denied, denied, denied, denied, denied, denied, ok, ok, denied, ok},
 	"Resume":         {unauth, denied, denied, denied, denied, denied, denied, denied, conflict, conflict, denied, conflict}, // nothing is on hold
 	"Status":         {ok, ok, ok, ok, ok, ok, ok, ok, ok, ok, ok, ok},                                                       // takes no caller
@@ -156,6 +161,20 @@ func (th *things) grant(of access.Caller) access.GrantID {
 		th.t.Fatal(err)
 	}
 	return r.Grants[0]
+}
+
+// deadLetter is a notice that was given up.
+func (th *things) deadLetter() string {
+	th.t.Helper()
+	n, err := th.s.Broker.TestChannel(th.t.Context(), bt.Admin, "ops")
+	if err == nil {
+		n.State, n.LastError = notify.Dead, "it is gone"
+		err = th.s.Broker.Outbox().Settle(th.t.Context(), []notify.Notice{n})
+	}
+	if err != nil {
+		th.t.Fatal(err)
+	}
+	return n.ID
 }
 
 // call is one call of a method; the returned id is what it is about, "" for nothing of anybody's.
@@ -322,6 +341,20 @@ func (th *things) call(method string, c access.Caller, of access.Caller) (id str
 			}
 			return err
 		}
+	case "Notices":
+		return "", func() error { _, _, err := b.Notices(ctx, c, broker.NoticeFilter{}); return err }
+	case "Notice", "RetryNotice":
+		id := th.deadLetter()
+		return "", func() (err error) {
+			if method == "Notice" {
+				_, err = b.Notice(ctx, c, id)
+			} else {
+				_, err = b.RetryNotice(ctx, c, id)
+			}
+			return err
+		}
+	case "TestChannel":
+		return "", func() error { _, err := b.TestChannel(ctx, c, "ops"); return err }
 	case "Reconcile":
 		return "", func() error { _, err := b.Reconcile(ctx, c); return err }
 	case "Resume":
@@ -375,7 +408,7 @@ func TestMatrix(t *testing.T) {
 		t.Run(method, func(t *testing.T) {
 			said := map[relation][]string{} // what is wrong with each cell; subtests do not run inside of a bubble
 			synctest.Test(t, func(t *testing.T) {
-				s := bt.New(t, bt.Options{Scanner: &scripted{}, Rules: func() broker.Policy {
+				s := bt.New(t, bt.Options{Scanner: &scripted{}, Routes: []notify.Route{{Name: "ops", Kinds: []notify.Kind{notify.SystemHold}}}, Rules: func() broker.Policy {
 					return matrixPolicy{access.Policy{Rules: []access.Rule{{Name: "default",
 						Approvers: []string{bt.Approver.Name, bt.Approver2.Name, bt.Both.Name, bt.Both3.Name, robot.Name}}}}}
 				}})

@@ -59,8 +59,8 @@ func (o *Outbox) Settle(ctx context.Context, ns []notify.Notice) error {
 				continue
 			}
 			logged = true
-			e := o.b.entry(system, "notify.dead", audit.Failed, n.ID, "%s was not told of %s, after %d attempts: %s", n.Channel, n.Event.Kind, n.Attempts, short(n.LastError))
-			if _, err := tx.Append(noticeEntry(e, n)); err != nil {
+			e := o.b.entry(system, "notify.dead", audit.Failed, n.ID, "%s was not told of %s: %s", n.Channel, n.Event.Kind, short(n.LastError))
+			if _, err := tx.Append(detail(noticeEntry(e, n), "attempts", fmt.Sprint(n.Attempts))); err != nil {
 				return err
 			}
 		}

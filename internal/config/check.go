@@ -106,6 +106,7 @@ func check(c *Config, lines lineIndex) []fault {
 	}
 	k.between("scan_retention", c.ScanRetention, 24*time.Hour, 1000*24*time.Hour)
 	k.audit(c.Audit)
+	k.notify(c.Notify)
 	k.oneOf("log.level", c.Log.Level, []string{"debug", "info", "warn", "error"})
 	k.oneOf("log.format", c.Log.Format, []string{"text", "json"})
 	return k.faults

@@ -30,6 +30,7 @@ type Config struct {
 	ScanInterval   access.Duration   `yaml:"scan_interval" default:"6h" doc:"Time between scans of everything: 5m to 7d, or 0s for none"`
 	ScanRetention  access.Duration   `yaml:"scan_retention" default:"90d" doc:"How long reports of scans are kept: 1d to 1000d; the newest fifty stay in any case"`
 	Audit          Audit             `yaml:"audit"`
+	Notify         Notify            `yaml:"notify"`
 	Log            Log               `yaml:"log"`
 	Warnings       []string          `yaml:"-"` // what is allowed and probably not meant
 	sources        map[string]string // key -> where it was set, for messages

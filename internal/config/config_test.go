@@ -49,7 +49,7 @@ func TestTheExampleIsReadAndNamesEveryKey(t *testing.T) {
 	for line := range strings.Lines(config.Example) {
 		if i := strings.Index(line, "# "); i >= 0 && strings.TrimSpace(line[:i]) == "" {
 			rest := line[i+2:]
-			if name, _, ok := strings.Cut(strings.TrimSpace(rest), ":"); ok && !strings.Contains(name, " ") && !strings.Contains(rest, "openssl") && strings.TrimSpace(rest) != "Of a custom cloud:" {
+			if name, _, ok := strings.Cut(strings.TrimPrefix(strings.TrimSpace(rest), "- "), ":"); ok && !strings.Contains(name, " ") && !strings.Contains(rest, "openssl") && strings.TrimSpace(rest) != "Of a custom cloud:" {
 				line = line[:i] + rest
 			}
 		}
@@ -60,7 +60,7 @@ func TestTheExampleIsReadAndNamesEveryKey(t *testing.T) {
 	if err != nil {
 		t.Fatalf("with everything switched on: %v", err)
 	}
-	if c.TLS.Key == "" || c.Azure.Authority == "" || c.Policy.Rules[1].WidestIPv6 != 56 || len(c.TrustedProxies) != 1 || c.Policy.Rules[1].Ports[1].Last != 8010 {
+	if len(c.Notify.Channels) == 0 || c.Notify.Channels[0].AllowPrivate == nil || c.TLS.Key == "" || c.Azure.Authority == "" || c.Policy.Rules[1].WidestIPv6 != 56 || len(c.TrustedProxies) != 1 || c.Policy.Rules[1].Ports[1].Last != 8010 {
 		t.Errorf("got %+v", c)
 	}
 }
@@ -283,4 +283,26 @@ func FuzzLoad(f *testing.F) {
 			t.Errorf("read twice, it is %+v and %+v, %v", c, d, err)
 		}
 	})
+}
+
+func TestFaultsOfChannels(t *testing.T) {
+	_, err := load(least + `notify:
+  channels:
+    - {name: Ops, type: webhook, url: "https://example.com/", secret_file: x}
+    - {name: ops, type: pigeon}
+    - {name: ops, type: webhook}
+    - {name: a, type: webhook, url: "https://10.0.0.1/secret", secret_file: x, kinds: [request.created, coffee]}
+    - {name: b, type: webhook, url: "http://example.com/", secret_file: x, allow_private: [10.0.0.1/8, 0.0.0.0/0]}
+`)
+	got := message(t, err)
+	for _, want := range []string{"channels[0].name is \"Ops\"", "channels[1].type is \"pigeon\"", "channels[2].name is \"ops\", which", "channels[2].url is missing",
+		"channels[2].secret_file is missing", "channels[3].url cannot be used: 10.0.0.1 is private", "channels[3].kinds[1] is \"coffee\"", "channels[4].url cannot be used",
+		"channels[4].allow_private[0] is not", "channels[4].allow_private[1] is 0.0.0.0/0"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("the faults lack %s:\n%s", want, got)
+		}
+	}
+	if strings.Contains(got, "/secret") {
+		t.Errorf("a URL may be a secret:\n%s", got)
+	}
 }

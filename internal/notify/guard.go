@@ -72,7 +72,7 @@ var (
 	sixToFour  = netip.MustParsePrefix("2002::/16")
 	teredo     = netip.MustParsePrefix("2001::/32")
 	special6   = netip.MustParsePrefix("2001::/23")
-	global6    = netip.MustParsePrefix("2000::/3") // all that is given out (RFC 3587)
+	global6    = netip.MustParsePrefix("2000::/3")        // all that is given out (RFC 3587)
 	translated = netip.MustParsePrefix("::ffff:0:0:0/96") // stateless translation, RFC 7915
 )
 

@@ -143,7 +143,7 @@ func newCorrelation() string {
 }
 
 // open are the routes that need no sign-in.
-var open = []string{"/healthz", "/readyz", "/metrics", "/openapi.json", "/openapi.yaml"}
+var open = []string{"/healthz", "/readyz", "/metrics", "/openapi.json", "/openapi.yaml", "/schema/event.json"}
 
 // dispatch finds the route, and lets only those calls at it that may come so far.
 func (s *Server) dispatch(w http.ResponseWriter, r *http.Request) {

@@ -22,6 +22,7 @@ GET /v1/audit/checkpoint
 GET /v1/break-glass
 POST /v1/break-glass
 POST /v1/break-glass/{id}/close
+POST /v1/channels/{name}/test
 GET /v1/delegations
 POST /v1/delegations
 POST /v1/delegations/{id}/end
@@ -32,6 +33,9 @@ GET /v1/grants/{id}
 POST /v1/grants/{id}/close
 POST /v1/grants/{id}/extend
 POST /v1/grants/{id}/revoke
+GET /v1/notices
+GET /v1/notices/{id}
+POST /v1/notices/{id}/retry
 POST /v1/plans/protection
 POST /v1/plans/request
 POST /v1/protections

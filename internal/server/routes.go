@@ -18,6 +18,7 @@ import (
 	"github.com/curfew-jit/curfew/api"
 	"github.com/curfew-jit/curfew/internal/access"
 	"github.com/curfew-jit/curfew/internal/broker"
+	"github.com/curfew-jit/curfew/internal/notify"
 )
 
 // Inputs of operations.
@@ -93,6 +94,7 @@ func (s *Server) routes() error {
 	s.grantRoutes(a)
 	s.systemRoutes(a)
 	s.scanRoutes(a)
+	s.noticeRoutes(a)
 	s.eventRoute(a)
 
 	doc, err := json.MarshalIndent(a.OpenAPI(), "", "  ")
@@ -105,6 +107,7 @@ func (s *Server) routes() error {
 	}
 	s.mux.HandleFunc("GET /openapi.json", serveBytes("application/openapi+json", doc))
 	s.mux.HandleFunc("GET /openapi.yaml", serveBytes("application/openapi+yaml", yaml))
+	s.mux.HandleFunc("GET /schema/event.json", serveBytes("application/schema+json", notify.Schema))
 	s.mux.HandleFunc("GET /healthz", serveBytes("text/plain; charset=utf-8", []byte("ok\n")))
 	s.mux.HandleFunc("GET /readyz", s.readyz)
 	s.mux.Handle("GET /metrics", promhttp.HandlerFor(s.opt.Registry, promhttp.HandlerOpts{MaxRequestsInFlight: 4}))
