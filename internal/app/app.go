@@ -24,6 +24,7 @@ import (
 	"github.com/curfew-jit/curfew/internal/config"
 	"github.com/curfew-jit/curfew/internal/enforce/nsg"
 	"github.com/curfew-jit/curfew/internal/inventory"
+	"github.com/curfew-jit/curfew/internal/policy"
 	"github.com/curfew-jit/curfew/internal/reconcile"
 	"github.com/curfew-jit/curfew/internal/server"
 	"github.com/curfew-jit/curfew/internal/store/sqlite"
@@ -34,7 +35,7 @@ type Config struct {
 	Installation  string
 	Database      string // path; the spool of the audit log stands beside it. sqlite.Memory keeps nothing
 	Subscriptions []string
-	Policy        access.Policy
+	Policy        policy.Document
 	People        []server.Person
 
 	Listen         string // address, where Deps names no listener
@@ -99,7 +100,8 @@ func Start(ctx context.Context, cfg Config, deps Deps) (_ *App, err error) {
 	if cfg.InventoryAge <= 0 {
 		cfg.InventoryAge = time.Minute
 	}
-	if err := cfg.Policy.Validate(); err != nil {
+	rules, err := policy.New(cfg.Policy)
+	if err != nil {
 		return nil, err
 	}
 	var undo []func() error
@@ -176,7 +178,7 @@ func Start(ctx context.Context, cfg Config, deps Deps) (_ *App, err error) {
 	live := inventory.NewLive(deps.Azure, deps.Clock, cfg.Subscriptions, cfg.InventoryAge)
 	b, err := broker.New(ctx, broker.Config{
 		Installation: cfg.Installation, Store: store, Spool: spool, Clock: deps.Clock, Inventory: live, Backend: backend,
-		Policy: func() broker.Policy { return cfg.Policy }, People: func() []access.Caller { return people(cfg) },
+		Policy: func() broker.Policy { return rules }, People: func() []access.Caller { return people(cfg) },
 		RequestExpiry: cfg.RequestExpiry, KeyRetention: cfg.KeyRetention, Restored: restored, AcceptStore: accept,
 		Scanner: &scanner{az: deps.Azure, cloud: cfg.Cloud, subscriptions: cfg.Subscriptions, clock: deps.Clock, log: deps.Log},
 		OnScan:  exposed.note, ScanRetention: cfg.ScanRetention, Routes: routes(cfg.Notify),

@@ -362,7 +362,7 @@ func TestIndexFollowsStore(t *testing.T) {
 	ctx := t.Context()
 	place := s.Machine("web-01").NSGs()[0]
 	b := must[*broker.Broker](t)(broker.New(ctx, broker.Config{Installation: bt.Installation, Store: late{s.Store}, Spool: s.Spool, Clock: s.Clock, Inventory: s.Inventory, Backend: s.Backend,
-		Policy: func() broker.Policy { return bt.AnyPolicy }}))
+		Policy: func() broker.Policy { return bt.Compile(t, bt.AnyPolicy) }}))
 	if _, err := b.Protect(ctx, bt.Admin, broker.ProtectInput{VMs: []string{"web-01"}}); err == nil {
 		t.Fatal("protected without a reconciler")
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/curfew-jit/curfew/internal/audit"
 	"github.com/curfew-jit/curfew/internal/broker"
 	bt "github.com/curfew-jit/curfew/internal/broker/brokertest"
+	"github.com/curfew-jit/curfew/internal/policy"
 )
 
 // bubble runs a test on simulated time.
@@ -71,9 +72,8 @@ func wants(t testing.TB, err error, code access.Code, words ...string) {
 
 // Bad input: each gets a clear error with the next step, and nothing is stored.
 func TestBadRequests(t *testing.T) {
-	reason := true
-	policy := access.Policy{Rules: []access.Rule{{Name: "default", MaxDuration: access.Duration(4 * time.Hour), Reason: &reason}}}
-	bubble(t, bt.Options{Policy: &policy}, func(t *testing.T, s *bt.Stack) {
+	rules := policy.Document{Rules: []policy.Rule{{Name: "default", MaxDuration: access.Duration(4 * time.Hour), Reason: &policy.Text{Required: true}}}}
+	bubble(t, bt.Options{Policy: &rules}, func(t *testing.T, s *bt.Stack) {
 		s.Protect("web-01")
 		s.Protect("search-01")
 		good := broker.RequestInput{VMs: []string{"web-01"}, Duration: time.Hour, Reason: "INC-4711"}
@@ -223,8 +223,8 @@ func atOnce[T any](n int, call func() (T, error)) []result[T] {
 
 // P6: approval of one's own request, approval after expiry, after cancelling, twice by one person, and by someone who is not named.
 func TestBadReviews(t *testing.T) {
-	policy := access.Policy{Rules: []access.Rule{{Name: "all"}, {Name: "two", VMs: []string{"web-01"}, Approvals: 2, Approvers: []string{"approver", "approver-2", "both"}}}}
-	bubble(t, bt.Options{Policy: &policy, Expiry: 20 * time.Minute}, func(t *testing.T, s *bt.Stack) {
+	rules := policy.Document{Rules: []policy.Rule{{Name: "all"}, {Name: "two", VMs: []string{"web-01"}, Approvals: 2, Approvers: []string{"approver", "approver-2", "both"}}}}
+	bubble(t, bt.Options{Policy: &rules, Expiry: 20 * time.Minute}, func(t *testing.T, s *bt.Stack) {
 		s.Protect("web-01")
 		approve := func(c access.Caller, id access.RequestID) (access.Request, error) {
 			return s.Broker.Approve(t.Context(), c, id, broker.ReviewInput{})
@@ -275,21 +275,21 @@ func TestBadReviews(t *testing.T) {
 
 // The policy and the protection are asked again when it is approved: what became stricter since counts.
 func TestApprovalAsksAgain(t *testing.T) {
-	policy := access.Policy{Rules: []access.Rule{{Name: "default"}}}
-	bubble(t, bt.Options{Policy: &policy}, func(t *testing.T, s *bt.Stack) {
+	rules := policy.Document{Rules: []policy.Rule{{Name: "default"}}}
+	bubble(t, bt.Options{Policy: &rules}, func(t *testing.T, s *bt.Stack) {
 		s.Protect("web-01")
 		a, b, c := s.Ask(bt.Requester, "web-01", time.Hour), s.Ask(bt.Requester, "web-01", 3*time.Hour), s.Ask(bt.Requester, "web-01", 2*time.Hour)
-		policy.Rules = append(policy.Rules, access.Rule{Name: "strict", Approvals: 2, MaxDuration: access.Duration(2 * time.Hour)})
+		rules.Rules = append(rules.Rules, policy.Rule{Name: "strict", Approvals: 2, MaxDuration: access.Duration(2 * time.Hour)})
 		a = must[access.Request](t)(s.Broker.Approve(t.Context(), bt.Approver, a.ID, broker.ReviewInput{}))
 		if a.State != access.Pending || access.Approvals(a.Needs) != 2 {
 			t.Errorf("approved by one (%s, needs %d) although two are needed now", a.State, access.Approvals(a.Needs))
 		}
 		_, err := s.Broker.Approve(t.Context(), bt.Approver, b.ID, broker.ReviewInput{})
 		wants(t, err, access.CodeDenied, "strict", "2h")
-		policy.Rules = append(policy.Rules, access.Rule{Name: "never", Deny: true})
+		rules.Rules = append(rules.Rules, policy.Rule{Name: "never", Deny: true})
 		_, err = s.Broker.Approve(t.Context(), bt.Approver, c.ID, broker.ReviewInput{})
 		wants(t, err, access.CodeDenied, "never")
-		policy.Rules = policy.Rules[:1]
+		rules.Rules = rules.Rules[:1]
 		must[broker.ProtectPlan](t)(s.Broker.Protect(t.Context(), bt.Admin, broker.ProtectInput{VMs: []string{"web-01"}, Off: true}))
 		_, err = s.Broker.Approve(t.Context(), bt.Approver, c.ID, broker.ReviewInput{})
 		wants(t, err, access.CodeNotProtected, "curfew protect")
@@ -298,8 +298,8 @@ func TestApprovalAsksAgain(t *testing.T) {
 
 // An approver may narrow time, ports and source, and never widen them.
 func TestNarrowing(t *testing.T) {
-	policy := access.Policy{Rules: []access.Rule{{Name: "default", WidestIPv4: 24}}}
-	bubble(t, bt.Options{Policy: &policy}, func(t *testing.T, s *bt.Stack) {
+	rules := policy.Document{Rules: []policy.Rule{{Name: "default", WidestIPv4: 24}}}
+	bubble(t, bt.Options{Policy: &rules}, func(t *testing.T, s *bt.Stack) {
 		must[broker.ProtectPlan](t)(s.Broker.Protect(t.Context(), bt.Admin, broker.ProtectInput{VMs: []string{"web-01"}, Ports: []access.ProtectedPort{{Ports: access.Port(22)}, {Ports: access.Ports{First: 8000, Last: 8010}}}}))
 		r := must[access.Request](t)(s.Broker.CreateRequest(t.Context(), bt.Requester, broker.RequestInput{VMs: []string{"web-01"}, Duration: time.Hour, Reason: "narrow", Source: "203.0.113.0/24",
 			Ports: []access.Ports{access.Port(22), {First: 8000, Last: 8010}}}))
@@ -348,8 +348,8 @@ func TestNarrowing(t *testing.T) {
 
 // Extensions: within the longest time in total also when several were asked for side by side, with the ticket of the first request.
 func TestExtensions(t *testing.T) {
-	policy := access.Policy{Rules: []access.Rule{{Name: "ticketed", Ticket: true, MaxDuration: access.Duration(4 * time.Hour), MaxTotal: access.Duration(6 * time.Hour)}}}
-	bubble(t, bt.Options{Policy: &policy}, func(t *testing.T, s *bt.Stack) {
+	rules := policy.Document{Rules: []policy.Rule{{Name: "ticketed", Ticket: &policy.Text{Required: true}, MaxDuration: access.Duration(4 * time.Hour), MaxTotal: access.Duration(6 * time.Hour)}}}
+	bubble(t, bt.Options{Policy: &rules}, func(t *testing.T, s *bt.Stack) {
 		must[broker.ProtectPlan](t)(s.Broker.Protect(t.Context(), bt.Admin, broker.ProtectInput{VMs: []string{"web-01"}, Ports: []access.ProtectedPort{{Ports: access.Port(22), Max: 2 * time.Hour}}}))
 		r := must[access.Request](t)(s.Broker.CreateRequest(t.Context(), bt.Requester, broker.RequestInput{VMs: []string{"web-01"}, Duration: time.Hour, Reason: "first", Ticket: "INC-1"}))
 		r = must[access.Request](t)(s.Broker.Approve(t.Context(), bt.Approver, r.ID, broker.ReviewInput{}))
@@ -378,11 +378,11 @@ func TestExtensions(t *testing.T) {
 
 // P6, P1: two approvers at the same instant. One approval where one is needed; each counts where two are; never a grant too many.
 func TestTwoApproversAtOnce(t *testing.T) {
-	policy := access.Policy{Rules: []access.Rule{{Name: "default"}}}
-	s := bt.New(t, bt.Options{Policy: &policy}) // on the machine's clock
+	rules := policy.Document{Rules: []policy.Rule{{Name: "default"}}}
+	s := bt.New(t, bt.Options{Policy: &rules}) // on the machine's clock
 	s.Protect("web-01")
 	for i := range 20 {
-		policy.Rules[0].Approvals = 1 + i%2
+		rules.Rules[0].Approvals = 1 + i%2
 		r := must[access.Request](t)(s.Broker.CreateRequest(t.Context(), bt.Requester, broker.RequestInput{VMs: []string{"web-01"}, Duration: time.Hour, Reason: "race",
 			StartAt: time.Now().Add(time.Duration(i+1) * time.Hour)}))
 		var n sync.Mutex

@@ -16,6 +16,7 @@ import (
 	"github.com/curfew-jit/curfew/internal/broker"
 	bt "github.com/curfew-jit/curfew/internal/broker/brokertest"
 	"github.com/curfew-jit/curfew/internal/notify"
+	"github.com/curfew-jit/curfew/internal/policy"
 )
 
 // relation is who calls, and what the thing that the call is about is to them.
@@ -46,12 +47,12 @@ var robot = access.Caller{Name: "robot", Kind: access.APIToken, Sponsor: "root",
 	Roles: []access.Role{access.Requester, access.Approver, access.Auditor, access.Admin}}
 
 // matrixPolicy names its approvers, and lets the glass be broken.
-type matrixPolicy struct{ access.Policy }
+type matrixPolicy struct{ *policy.Set }
 
 func (p matrixPolicy) Decide(a access.Ask, now time.Time) (access.Limits, error) {
 	glass := a.BreakGlass
 	a.BreakGlass = false
-	l, err := p.Policy.Decide(a, now)
+	l, err := p.Set.Decide(a, now)
 	if glass {
 		l.Needs = nil
 	}
@@ -409,8 +410,8 @@ func TestMatrix(t *testing.T) {
 			said := map[relation][]string{} // what is wrong with each cell; subtests do not run inside of a bubble
 			synctest.Test(t, func(t *testing.T) {
 				s := bt.New(t, bt.Options{Scanner: &scripted{}, Routes: []notify.Route{{Name: "ops", Kinds: []notify.Kind{notify.SystemHold}}}, Rules: func() broker.Policy {
-					return matrixPolicy{access.Policy{Rules: []access.Rule{{Name: "default",
-						Approvers: []string{bt.Approver.Name, bt.Approver2.Name, bt.Both.Name, bt.Both3.Name, robot.Name}}}}}
+					return matrixPolicy{bt.Compile(t, policy.Document{Rules: []policy.Rule{{Name: "default",
+						Approvers: []string{bt.Approver.Name, bt.Approver2.Name, bt.Both.Name, bt.Both3.Name, robot.Name}}}})}
 				}})
 				defer s.Stop()
 				s.Protect("web-01")

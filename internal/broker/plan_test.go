@@ -14,13 +14,14 @@ import (
 	"github.com/curfew-jit/curfew/internal/broker"
 	bt "github.com/curfew-jit/curfew/internal/broker/brokertest"
 	"github.com/curfew-jit/curfew/internal/inventory"
+	"github.com/curfew-jit/curfew/internal/policy"
 	"github.com/curfew-jit/curfew/internal/sim/estates"
 )
 
 // The dry run says whether one will get in, who may approve, and what is written; it changes nothing.
 func TestPlanRequest(t *testing.T) {
-	policy := access.Policy{Rules: []access.Rule{{Name: "default"}, {Name: "web", VMs: []string{"web-*"}, Approvers: []string{"approver-2", "both"}, MaxDuration: access.Duration(2 * time.Hour)}}}
-	bubble(t, bt.Options{Policy: &policy}, func(t *testing.T, s *bt.Stack) {
+	rules := policy.Document{Rules: []policy.Rule{{Name: "default"}, {Name: "web", VMs: []string{"web-*"}, Approvers: []string{"approver-2", "both"}, MaxDuration: access.Duration(2 * time.Hour)}}}
+	bubble(t, bt.Options{Policy: &rules}, func(t *testing.T, s *bt.Stack) {
 		s.Protect("web-01")
 		group := s.Machine("web-01").NSGs()[0]
 		writes, size := s.Sim.Writes(group), len(s.Log())

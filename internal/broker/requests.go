@@ -170,6 +170,9 @@ func about(a access.Ask, t access.Target, s *inventory.Snapshot) access.Ask {
 	a.Group, a.Subscription, a.Tags, a.OS, a.Location = "", "", nil, "", ""
 	if m, err := s.Find(t.VM.ID); err == nil {
 		a.Group, a.Subscription, a.Tags, a.OS, a.Location = m.Group, m.Subscription, m.Tags, m.OS, m.Location
+		if a.Tags == nil {
+			a.Tags = map[string]string{} // known to have none
+		}
 	}
 	return a
 }
@@ -552,7 +555,7 @@ func (b *Broker) Extend(ctx context.Context, c access.Caller, id access.GrantID,
 		reason = first.Reason
 	}
 	ask := access.Ask{Requester: c.Name, Groups: b.cfg.Policy().GroupsOf(c), Roles: c.Roles, Terms: terms, Reason: reason, Ticket: first.Ticket,
-		Held: g.Duration, Extension: true, Extensions: g.Extensions}
+		StartAt: g.EndsAt, Held: g.Duration, Extension: true, Extensions: g.Extensions}
 	l, err := b.decide(ask, snap)
 	if err != nil {
 		return access.Request{}, b.refuse(ctx, c, action, string(id), err)

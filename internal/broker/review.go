@@ -129,7 +129,7 @@ func (b *Broker) limitsOf(tx Tx, r access.Request, s *inventory.Snapshot) (acces
 		if err != nil {
 			return access.Limits{}, err
 		}
-		held, extensions = g.Duration, g.Extensions
+		held, extensions, r.StartAt = g.Duration, g.Extensions, g.EndsAt
 	}
 	start := r.StartAt
 	if start.Before(b.Now()) {

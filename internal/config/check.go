@@ -2,11 +2,9 @@ package config
 
 import (
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"net"
 	"net/url"
-	"path"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -16,6 +14,7 @@ import (
 	"unicode"
 
 	"github.com/curfew-jit/curfew/internal/access"
+	"github.com/curfew-jit/curfew/internal/policy"
 )
 
 // CredentialKinds lists what azure.credential.kind may be.
@@ -204,36 +203,18 @@ func (k *checker) people(people []Person) {
 	}
 }
 
-// policy checks the rules one by one, so that each fault has its line, and warns of what can never match or be approved.
-func (k *checker) policy(p access.Policy) {
-	seen := map[string]bool{}
-	for i, r := range p.Rules {
-		at := fmt.Sprintf("policy.rules[%d]", i)
-		if r.Name != "" && seen[r.Name] {
-			k.bad(at+".name", "is %q, which another rule is called already", r.Name)
+// policy reports the faults of the policy, and warns of names that nobody has.
+func (k *checker) policy(p policy.Document) {
+	for _, f := range p.Check() {
+		line := f.Line
+		if line == 0 {
+			line = k.lines.of("policy")
 		}
-		seen[r.Name] = true
-		if err := (access.Policy{Rules: []access.Rule{r}}).Validate(); err != nil {
-			var e *access.Error
-			text := err.Error()
-			if errors.As(err, &e) {
-				text = e.Message
-			}
-			_, text, _ = strings.Cut(text, "rule 1")
-			k.bad(at, "%s", strings.TrimPrefix(strings.TrimSpace(strings.ReplaceAll(text, "; rule 1", ";")), "("+r.Name+"): "))
-		}
-		for j, s := range r.Sources {
-			if !s.IsValid() || s.Masked() != s {
-				k.bad(fmt.Sprintf("%s.sources[%d]", at, j), "is not a network without bits behind its prefix")
-			}
-		}
-		for j, g := range slices.Concat(r.VMs, r.Groups) {
-			if g == "" {
-				k.bad(at, "has an empty pattern (number %d): it matches nothing", j+1)
-			} else if _, err := path.Match(g, ""); err != nil {
-				continue // Validate has said so
-			}
-		}
+		f.File, f.Line, f.Column = "", 0, 0
+		k.faults = append(k.faults, fault{line: line, text: "policy: " + f.String()})
+	}
+	for at, r := range p.All() {
+		at = "policy." + at
 		for j, s := range r.Subscriptions {
 			if !guidForm.MatchString(s) {
 				k.bad(fmt.Sprintf("%s.subscriptions[%d]", at, j), "is %q: a subscription is named by its id", s)
@@ -241,18 +222,27 @@ func (k *checker) policy(p access.Policy) {
 		}
 		k.known(at, "requesters", r.Requesters, access.Requester)
 		k.known(at, "approvers", r.Approvers, access.Approver)
-		if n := len(r.Approvers); n > 0 && r.Approvals > n {
-			k.bad(at+".approvals", "is %d, and only %d approvers are named", r.Approvals, n)
+		for _, step := range r.Steps {
+			k.known(at, "steps", append(slices.Clone(step.Approvers), step.EscalateTo...), access.Approver)
+		}
+		if r.BreakGlass != nil {
+			k.known(at, "break_glass", r.BreakGlass.Requesters, access.Requester)
 		}
 	}
-	if len(p.Rules) == 0 {
+	if len(p.Rules) == 0 && k.c.PolicyFile == "" {
 		k.c.Warnings = append(k.c.Warnings, "the policy has no rules: every request is denied")
+	}
+	if k.c.PolicyFile != "" && (len(p.Rules) > 0 || len(p.Groups) > 0) {
+		k.bad("policy_file", "stands beside policy: write the policy in one place")
 	}
 }
 
 // known warns of names that nobody has who could use them: a spelling, most likely.
 func (k *checker) known(at, key string, names []string, role access.Role) {
 	for _, n := range names {
+		if policy.IsGroup(n) {
+			continue // known to the policy, or its fault
+		}
 		i := slices.IndexFunc(k.c.People, func(p Person) bool { return access.SamePerson(p.Name, n) })
 		switch {
 		case i < 0:

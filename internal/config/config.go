@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/curfew-jit/curfew/internal/access"
+	"github.com/curfew-jit/curfew/internal/policy"
 )
 
 // Config is the configuration of a server, complete and checked.
@@ -23,7 +24,8 @@ type Config struct {
 	Azure          Azure             `yaml:"azure"`
 	Band           Band              `yaml:"band"`
 	People         []Person          `yaml:"people"`
-	Policy         access.Policy     `yaml:"policy"`
+	Policy         policy.Document   `yaml:"policy"`
+	PolicyFile     string            `yaml:"policy_file" doc:"File with the policy, or a folder whose *.yaml together are it, in place of policy. It is read again when it changes; docs/policy.md describes it"`
 	RequestExpiry  access.Duration   `yaml:"request_expiry" default:"24h" doc:"How long a request waits for an answer: 5m to 30d"`
 	KeyRetention   access.Duration   `yaml:"idempotency_retention" default:"24h" doc:"How long idempotency keys are remembered: 1h to 30d"`
 	SweepInterval  access.Duration   `yaml:"sweep_interval" default:"30s" doc:"Time between sweeps over everything: 1s to 30s, the longest that a late opening may stand"`

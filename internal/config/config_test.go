@@ -201,7 +201,7 @@ colour: red
 		`curfew.yaml:6: azure.cloud is "mars"`, "curfew.yaml:7: azure.endpoint", "curfew.yaml:8: azure.subscriptions[0]", "curfew.yaml:8: azure.subscriptions[2] stands there twice",
 		"curfew.yaml:9: azure.credential.kind", "curfew.yaml:10: band is 90 to 5000", `curfew.yaml:13: people[0].roles[0] is "owner"`, "curfew.yaml:14: people[0].token_sha256",
 		`curfew.yaml:15: people[1].name is "alice"`, "curfew.yaml:15: people[1].roles is missing", "curfew.yaml:17: people[2].name", "curfew.yaml:19: people[2].token_sha256 is another person's",
-		"curfew.yaml:22: policy.rules[0]", "curfew.yaml:24: policy.rules[1].name", "curfew.yaml:26: policy.rules[1].approvals is 3", "curfew.yaml:28: request_expiry is 1m",
+		"curfew.yaml:23: policy: rule a: duration 25h", "curfew.yaml:24: policy: rule a: the name is used twice", "curfew.yaml:26: policy: rule a: 3 approvals of 1 approvers can never", "curfew.yaml:28: request_expiry is 1m",
 		"curfew.yaml:29: sweep_interval is 31s", "curfew.yaml:30: log.level", "curfew.yaml:30: log.format", "curfew.yaml:31: there is no key colour", `pattern "[x" is malformed`,
 	} {
 		if !strings.Contains(m, want) {

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/curfew-jit/curfew/internal/access"
+	"github.com/curfew-jit/curfew/internal/policy"
 )
 
 // Example is a configuration to begin with, commented. It is read without a fault.
@@ -23,43 +24,19 @@ func Keys() []string {
 	return out
 }
 
-// ruleDocs describes the keys of a policy rule, whose type belongs to package access.
-var ruleDocs = map[string]string{
-	"name":          "Name of the rule, in messages and the audit log. Required",
-	"vms":           "Patterns for VM names, as db-*; none: every VM",
-	"groups":        "Patterns for resource groups",
-	"subscriptions": "Ids of subscriptions",
-	"requesters":    "Names of people; none: everybody with the role",
-	"ports":         "Ports or ranges that may be asked for; none: every port",
-	"sources":       "Networks in which a source must lie; none: anywhere",
-	"deny":          "Refuse what matches, whatever else matches",
-	"max_duration":  "Longest access time, 5m to 24h; absent: " + access.Duration(access.DefaultMaxDuration).String(),
-	"max_total":     "Longest access time with extensions; absent: max_duration",
-	"max_ahead":     "How far in the future a start may lie; absent: " + access.Duration(access.DefaultMaxAhead).String(),
-	"widest_ipv4":   fmt.Sprintf("Shortest prefix of an IPv4 source; absent: %d", access.DefaultWidestIPv4),
-	"widest_ipv6":   fmt.Sprintf("Shortest prefix of an IPv6 source; absent: %d", access.DefaultWidestIPv6),
-	"approvals":     "How many must approve, 1 to 10; absent: 1",
-	"approvers":     "Names of people; none: everybody with the role",
-	"reason":        "Ask for a reason; absent: true",
-	"ticket":        "Ask for a ticket",
-}
-
 // Reference renders the table of all keys that docs/configuration.md holds; a test compares them.
 func Reference() string {
 	var b strings.Builder
 	b.WriteString("| key | value | default | environment | meaning |\n| --- | --- | --- | --- | --- |\n")
 	walk(reflect.TypeFor[Config](), "", func(key string, f reflect.StructField) {
 		doc, env, def := f.Tag.Get("doc"), "", f.Tag.Get("default")
-		if name, ok := strings.CutPrefix(key, "policy.rules[]."); ok {
-			doc = ruleDocs[name]
-		}
 		if i := slices.IndexFunc(settings, func(s setting) bool { return s.key == key }); i >= 0 {
 			env = "`" + settings[i].env + "`"
 		}
 		if def != "" {
 			def = "`" + def + "`"
 		}
-		fmt.Fprintf(&b, "| `%s` | %s | %s | %s | %s |\n", key, kindOf(f.Type), def, env, doc)
+		fmt.Fprintf(&b, "| `%s` | %s | %s | %s | %s |\n", key, kindName(f.Type), def, env, doc)
 	})
 	return b.String()
 }
@@ -69,23 +46,39 @@ func walk(t reflect.Type, path string, f func(string, reflect.StructField)) {
 	for i := range t.NumField() {
 		field := t.Field(i)
 		name, _, _ := strings.Cut(field.Tag.Get("yaml"), ",")
-		if name == "" || name == "-" {
-			continue
+		if name == "" || name == "-" || field.Type == reflect.TypeFor[[]policy.Rule]() && strings.HasSuffix(path, "rules[]") {
+			continue // a rule's own rules have the same keys
 		}
 		key := name
 		if path != "" {
 			key = path + "." + name
 		}
 		inner := field.Type
-		if inner.Kind() == reflect.Slice && kindOf(inner.Elem()) == "" {
+		if inner.Kind() == reflect.Slice && kindName(inner) == "" && kindOf(inner.Elem()) == "" {
 			inner, key = inner.Elem(), key+"[]"
 		}
-		if kindOf(field.Type) == "" {
-			walk(inner, key, f)
+		if kindName(field.Type) != "" {
+			f(key, field)
 			continue
 		}
-		f(key, field)
+		walk(inner, key, f)
 	}
+}
+
+// kindName names the form of a value for the reference. What a policy holds within its rules is described in docs/policy.md.
+func kindName(t reflect.Type) string {
+	if t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	switch t {
+	case reflect.TypeFor[policy.Text](), reflect.TypeFor[policy.Extensions]():
+		return "true, false or mapping"
+	case reflect.TypeFor[policy.AutoApprove](), reflect.TypeFor[policy.BreakGlass](), reflect.TypeFor[map[string]policy.Group](), reflect.TypeFor[map[string]policy.List]():
+		return "mapping"
+	case reflect.TypeFor[[]policy.Window](), reflect.TypeFor[[]policy.Step]():
+		return "list of mappings"
+	}
+	return kindOf(t)
 }
 
 // kindOf names the form of a value, "" for a mapping or a list of mappings.

@@ -16,6 +16,7 @@ import (
 	"github.com/curfew-jit/curfew/internal/access"
 	"github.com/curfew-jit/curfew/internal/app"
 	"github.com/curfew-jit/curfew/internal/clock"
+	"github.com/curfew-jit/curfew/internal/policy"
 )
 
 // Installation is the demo's name in the rules that it writes.
@@ -43,8 +44,8 @@ func Accounts() []Account {
 }
 
 // Policy of the demo: everybody may ask for up to eight hours, and one other person approves; the database takes two, and two hours at most.
-func Policy() access.Policy {
-	return access.Policy{Rules: []access.Rule{
+func Policy() policy.Document {
+	return policy.Document{Rules: []policy.Rule{
 		{Name: "everyone", MaxDuration: access.Duration(8 * time.Hour), MaxTotal: access.Duration(12 * time.Hour), Approvals: 1},
 		{Name: "data", VMs: []string{"db-*"}, MaxDuration: access.Duration(2 * time.Hour), Approvals: 2},
 	}}

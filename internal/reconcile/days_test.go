@@ -14,6 +14,7 @@ import (
 	"github.com/curfew-jit/curfew/internal/audit"
 	"github.com/curfew-jit/curfew/internal/broker"
 	bt "github.com/curfew-jit/curfew/internal/broker/brokertest"
+	"github.com/curfew-jit/curfew/internal/policy"
 	"github.com/curfew-jit/curfew/internal/sim"
 	"github.com/curfew-jit/curfew/internal/sim/estates"
 )
@@ -92,7 +93,7 @@ func TestOverlappingGrants(t *testing.T) {
 
 // An extension lengthens a live grant without a gap, after its own review; the longest time in total holds.
 func TestExtend(t *testing.T) {
-	p := access.Policy{Rules: []access.Rule{{Name: "short", MaxDuration: access.Duration(time.Hour), MaxTotal: access.Duration(90 * time.Minute)}}}
+	p := policy.Document{Rules: []policy.Rule{{Name: "short", MaxDuration: access.Duration(time.Hour), MaxTotal: access.Duration(90 * time.Minute)}}}
 	bubble(t, bt.Options{Policy: &p}, func(t *testing.T, s *bt.Stack) {
 		s.Protect("web-01")
 		group := s.Machine("web-01").NSGs()[0]

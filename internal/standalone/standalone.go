@@ -29,6 +29,7 @@ import (
 	"github.com/curfew-jit/curfew/internal/enforce/nsg"
 	"github.com/curfew-jit/curfew/internal/inventory"
 	"github.com/curfew-jit/curfew/internal/netsec"
+	"github.com/curfew-jit/curfew/internal/policy"
 	"github.com/curfew-jit/curfew/internal/server"
 )
 
@@ -109,7 +110,7 @@ func Open(ctx context.Context, cfg Config) (*Session, error) {
 	if err == nil {
 		s.backend = &backend{Backend: b, s: s}
 		s.broker, err = broker.New(ctx, broker.Config{Installation: cfg.Installation, Store: rec, Clock: cfg.Clock, Inventory: s.inv,
-			Backend: s.backend, Policy: func() broker.Policy { return access.Policy{} }, Log: cfg.Log})
+			Backend: s.backend, Policy: func() broker.Policy { return &policy.Set{} }, Log: cfg.Log})
 	}
 	if err != nil {
 		rec.close()

@@ -24,6 +24,7 @@ import (
 	"github.com/curfew-jit/curfew/internal/enforce/nsg"
 	"github.com/curfew-jit/curfew/internal/inventory"
 	"github.com/curfew-jit/curfew/internal/notify"
+	"github.com/curfew-jit/curfew/internal/policy"
 	"github.com/curfew-jit/curfew/internal/reconcile"
 	"github.com/curfew-jit/curfew/internal/sim"
 	"github.com/curfew-jit/curfew/internal/sim/estates"
@@ -39,7 +40,7 @@ type Options struct {
 	Sim        *sim.Sim    // an Azure that outlives the stack; default: a new one
 	Clock      clock.Clock // default: the system's (inside a bubble: the bubble's)
 	Dir        string      // of the database; default: in memory
-	Policy     *access.Policy
+	Policy     *policy.Document
 	Rules      func() broker.Policy // in place of Policy
 	SweepEvery time.Duration
 	Expiry     time.Duration // of requests that nobody answers; default: the broker's
@@ -92,7 +93,18 @@ func person(name, addr string, roles ...access.Role) access.Caller {
 }
 
 // AnyPolicy lets everybody ask for everything for up to eight hours, with one approval.
-var AnyPolicy = access.Policy{Rules: []access.Rule{{Name: "default"}}}
+var AnyPolicy = policy.Document{Rules: []policy.Rule{{Name: "default"}}}
+
+// Compile makes a policy of a document, and fails the test where it is wrong.
+func Compile(t testing.TB, d policy.Document) *policy.Set {
+	t.Helper()
+	s, err := policy.New(d)
+	if err != nil {
+		t.Error(err)
+		return &policy.Set{}
+	}
+	return s
+}
 
 // New starts a stack; it stops with the test.
 func New(t testing.TB, o Options) *Stack {
@@ -115,7 +127,7 @@ func Start(t testing.TB, o Options) (_ *Stack, err error) {
 		o.Policy = &AnyPolicy
 	}
 	if o.Rules == nil {
-		o.Rules = func() broker.Policy { return *o.Policy }
+		o.Rules = func() broker.Policy { return Compile(t, *o.Policy) }
 	}
 	s := &Stack{T: t, Sim: o.Sim, Clock: o.Clock, done: make(chan struct{})}
 	if s.Sim == nil && o.Remote == nil {
