@@ -12,11 +12,12 @@ import (
 	"github.com/curfew-jit/curfew/internal/broker"
 	bt "github.com/curfew-jit/curfew/internal/broker/brokertest"
 	"github.com/curfew-jit/curfew/internal/notify"
+	"github.com/curfew-jit/curfew/internal/policy"
 )
 
 // stepPolicy gives the limits of a plain policy with needs of its own, and puts people into groups.
 type stepPolicy struct {
-	access.Policy
+	*policy.Set
 	needs  []access.Need
 	auto   []string
 	change func(*access.Limits)
@@ -27,7 +28,7 @@ type stepPolicy struct {
 func (p *stepPolicy) Decide(a access.Ask, now time.Time) (access.Limits, error) {
 	glass := a.BreakGlass
 	a.BreakGlass = false
-	l, err := p.Policy.Decide(a, now)
+	l, err := p.Set.Decide(a, now)
 	if glass && err == nil && !slices.Contains(p.glass, a.Requester) {
 		return l, access.Errorf(access.CodeDenied, "no rule lists %s for breaking the glass", a.Requester).WithHint("ask in the ordinary way")
 	}
@@ -45,8 +46,8 @@ func (p *stepPolicy) Decide(a access.Ask, now time.Time) (access.Limits, error) 
 func (p *stepPolicy) GroupsOf(c access.Caller) []string { return p.groups[c.Name] }
 
 func steps(p *stepPolicy) bt.Options {
-	if len(p.Rules) == 0 {
-		p.Policy = access.Policy{Rules: []access.Rule{{Name: "rule"}}}
+	if p.Set == nil {
+		p.Set, _ = policy.New(policy.Document{Rules: []policy.Rule{{Name: "rule"}}}) // without one every test fails
 	}
 	return bt.Options{Rules: func() broker.Policy { return p }, Routes: []notify.Route{{Name: "ops"}, {Name: "siem", All: true}, {Name: "other"}}}
 }
