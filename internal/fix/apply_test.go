@@ -31,6 +31,8 @@ type world struct {
 	undo string
 	http http.RoundTripper
 	last *standalone.Session
+
+	least time.Duration // notice of termination that is asked for; 0: the judge's
 }
 
 func newWorld(t testing.TB, estate []byte) *world {
@@ -77,7 +79,7 @@ func (w *world) client() *azure.Client {
 
 func (w *world) judge(e *estate.Estate) []scan.Finding {
 	var out []scan.Finding
-	scan.Judge(e, scan.Options{Now: w.sim.Now(), All: true}, func(f scan.Finding) { out = append(out, f) })
+	scan.Judge(e, scan.Options{Now: w.sim.Now(), All: true, LeastDelay: w.least}, func(f scan.Finding) { out = append(out, f) })
 	return out
 }
 

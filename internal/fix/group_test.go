@@ -96,7 +96,7 @@ func TestPlace(t *testing.T) {
 		{"behind a live window of Defender", []string{"100 allow Tcp 22 from 203.0.113.7 to 10.0.0.4 MicrosoftDefenderForCloud-JITRule-1-AB", "300 allow Tcp 22 from * to * ssh"}, nil,
 			"add curfew-fix-deny-tcp-22@299: deny tcp 22 to 10.0.0.4 from the Internet", ""},
 		{"never before a live grant", []string{"100 allow Tcp 22 from * to * ssh", "200 allow Tcp 22 from 203.0.113.7 to 10.0.0.4 curfew-allow-prod-abcdef12-20260301T130000Z"}, nil, "",
-			"rule curfew-allow-prod-abcdef12-20260301T130000Z (priority 200) of web-nsg holds a window open for a time, and a deny before ssh (priority 100) would shut it | run fix again when 2026-03-01 13:00 UTC"},
+			"rule curfew-allow-prod-abcdef12-20260301T130000Z (priority 200) of web-nsg holds a window open for a time, and a deny before ssh (priority 100) would shut it | run fix again when it is over, at 2026-03-01 13:00 UTC"},
 		{"a grant that is over is no window", []string{"150 allow Tcp 22 from * to * ssh", "200 allow Tcp 22 from 203.0.113.7 to 10.0.0.4 curfew-allow-prod-abcdef12-20260301T110000Z"}, nil,
 			"add curfew-fix-deny-tcp-22@149: deny tcp 22 to 10.0.0.4 from the Internet", ""},
 		{"an own rule takes the address too", []string{"250 deny Tcp 22 from Internet to 10.0.0.9 curfew-fix-deny-tcp-22", "300 allow Tcp 22 from * to * ssh"}, nil,

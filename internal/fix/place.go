@@ -228,12 +228,11 @@ func (gs groups) why(key string, n need) *obstacle {
 	}
 	for _, r := range g.inbound() {
 		if g.live(r) && r.Priority > off[0].Priority && inventory.Rule(r).Overlaps(n.prefixes(), netsec.TCP, netsec.Port(n.port), g.env(n)) {
-			end := "its request is over"
+			again := "run fix again when its request is over"
 			if h, ok := enforce.ParseName(r.Name); ok {
-				end = h.End.UTC().Format("2006-01-02 15:04 UTC")
+				again = "run fix again when it is over, at " + h.End.UTC().Format("2006-01-02 15:04 UTC")
 			}
-			return &obstacle{fmt.Sprintf("rule %s (priority %d) of %s holds a window open for a time, and a deny before %s (priority %d) would shut it", r.Name, r.Priority, nsg, off[0].Name, off[0].Priority),
-				"run fix again when " + end}
+			return &obstacle{fmt.Sprintf("rule %s (priority %d) of %s holds a window open for a time, and a deny before %s (priority %d) would shut it", r.Name, r.Priority, nsg, off[0].Name, off[0].Priority), again}
 		}
 	}
 	var names, flags []string

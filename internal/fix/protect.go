@@ -269,14 +269,16 @@ func (b *builder) pathGroups(vmID string) (out []string) {
 
 // wayOn makes a next step of a hint that is only an option to add.
 func (b *builder) wayOn(why, hint string) string {
-	if !strings.HasPrefix(hint, "--") {
-		return hint
+	network := !b.o.ShutVirtualNetwork && strings.HasPrefix(why, "exemption "+networkExempt+" ") // and not of a neighbour
+	switch {
+	case strings.HasPrefix(hint, "--") && network:
+		return "consent to it: " + hint + ", or shut the virtual network too: --shut-virtual-network"
+	case strings.HasPrefix(hint, "--"):
+		return "consent to it: " + hint
+	case network:
+		return hint + ": --shut-virtual-network"
 	}
-	next := "consent to it: " + hint
-	if !b.o.ShutVirtualNetwork && strings.Contains(why, "exemption "+networkExempt+" ") {
-		next += ", or shut the virtual network too: --shut-virtual-network"
-	}
-	return next
+	return hint
 }
 
 // networkExempt is the name of the exemption that keeps the virtual network in.

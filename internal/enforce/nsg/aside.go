@@ -378,8 +378,10 @@ func (pl *planner) refuse(key string, err error) {
 		delete(pl.aside, key)
 	}
 	pl.problem(enforce.Problem{Rule: key, Message: fmt.Sprintf("rule %s cannot be set aside: %v", key, err),
-		Hint: "narrow the rule by hand, so that it does not reach the protected ports"})
+		Hint: narrowHint})
 }
+
+const narrowHint = "narrow the rule by hand, so that it does not reach the protected ports"
 
 // keep returns the originals of what is newly set aside.
 func (pl *planner) keep() []access.Replacement {

@@ -204,6 +204,9 @@ func (t *attempt) fail(p enforce.Problem) {
 }
 
 func (t *attempt) replaceHint(rule string) string {
+	if t.pl.refused[strings.ToLower(rule)] { // with consent, and in vain
+		return narrowHint
+	}
 	return fmt.Sprintf("--replace-rule %s/%s", azure.IDName(t.pl.in.Place), rule)
 }
 
