@@ -98,7 +98,6 @@ func TestBadRequests(t *testing.T) {
 			{"other protocol", func(in *broker.RequestInput) { in.Protocol = access.UDP }, access.CodeNotProtected, []string{"22/udp"}},
 			{"no protocol", func(in *broker.RequestInput) { in.Protocol = "icmp" }, access.CodeInvalid, []string{"icmp"}},
 			{"unprotected machine", func(in *broker.RequestInput) { in.VMs = []string{"payroll"} }, access.CodeNotProtected, []string{"curfew protect payroll"}},
-			{"no duration", func(in *broker.RequestInput) { in.Duration = 0 }, access.CodeInvalid, []string{"duration"}},
 			{"below five minutes", func(in *broker.RequestInput) { in.Duration = 5*time.Minute - time.Second }, access.CodeInvalid, []string{"5m"}},
 			{"above the limit", func(in *broker.RequestInput) { in.Duration = 5 * time.Hour }, access.CodeDenied, []string{"4h", "default"}},
 			{"negative", func(in *broker.RequestInput) { in.Duration = -time.Hour }, access.CodeInvalid, nil},

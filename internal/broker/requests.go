@@ -131,10 +131,13 @@ func (b *Broker) draft(ctx context.Context, c access.Caller, in RequestInput, gl
 	}
 	d.ask = access.Ask{Requester: c.Name, Groups: b.cfg.Policy().GroupsOf(c), Roles: c.Roles, StartAt: in.StartAt, Reason: in.Reason, Ticket: in.Ticket, BreakGlass: glass}
 	if in.Duration == 0 {
+		d.terms.Duration = time.Hour // so that a refusal is for what matters
 		if p, ok := b.cfg.Policy().(interface {
 			DefaultDuration(access.Ask, time.Time) time.Duration
 		}); ok {
-			d.terms.Duration = b.eachTarget(d.with(d.terms), d.snapshot, func(a access.Ask) time.Duration { return p.DefaultDuration(a, b.Now()) })
+			if v := b.eachTarget(d.with(d.terms), d.snapshot, func(a access.Ask) time.Duration { return p.DefaultDuration(a, b.Now()) }); v > 0 {
+				d.terms.Duration = v
+			}
 		}
 	}
 	for _, t := range d.terms.Targets {

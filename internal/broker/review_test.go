@@ -359,3 +359,18 @@ func asError(err error) *access.Error {
 	}
 	return &access.Error{Message: "no error of ours"}
 }
+
+// Where no time is asked for it is the policy's own, and never longer than it allows.
+func TestDefaultDuration(t *testing.T) {
+	rules := policy.Document{Rules: []policy.Rule{{Name: "all", DefaultDuration: access.Duration(2 * time.Hour)}, {Name: "web", VMs: []string{"web-*"}, DefaultDuration: access.Duration(20 * time.Minute)},
+		{Name: "search", VMs: []string{"search-*"}, MaxDuration: access.Duration(30 * time.Minute)}}}
+	bubble(t, bt.Options{Policy: &rules}, func(t *testing.T, s *bt.Stack) {
+		for vm, want := range map[string]time.Duration{"web-01": 20 * time.Minute, "db-01": 2 * time.Hour, "search-01": 30 * time.Minute} {
+			s.Protect(vm)
+			r := must[access.Request](t)(s.Broker.CreateRequest(t.Context(), bt.Requester, broker.RequestInput{VMs: []string{vm}, Reason: "x"}))
+			if r.Terms.Duration != want {
+				t.Errorf("%s: %s, want %s", vm, r.Terms.Duration, want)
+			}
+		}
+	})
+}

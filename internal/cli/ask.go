@@ -32,7 +32,7 @@ type askOptions struct {
 func (o *askOptions) flags(cmd *cobra.Command, at, wait bool) {
 	f := cmd.Flags()
 	f.SortFlags = false
-	f.StringVar(&o.duration, "for", "1h", "`DURATION` of the access, counted from the opening: 45m, 1h30m, 1d")
+	f.StringVar(&o.duration, "for", "", "`DURATION` of the access, counted from the opening: 45m, 1h30m, 1d (default: what the policy says, 1h where it says nothing)")
 	f.StringVarP(&o.reason, "reason", "r", "", "why: it is shown to approvers and stands in the audit log")
 	f.StringVar(&o.ticket, "ticket", "", "ticket number")
 	f.StringVar(&o.from, "from", "my-ip", "`ADDRESS` or CIDR that may connect; my-ip is the address that the server sees")
@@ -69,15 +69,17 @@ func (c *cli) input(vms []string, o askOptions) (api.RequestInput, error) {
 		}
 		in.Source = p.String()
 	}
-	d, err := access.ParseDuration(o.duration)
-	if err != nil {
-		return in, err
+	if o.duration != "" {
+		d, err := access.ParseDuration(o.duration)
+		if err != nil {
+			return in, err
+		}
+		if d < access.MinDuration {
+			return in, badInput("duration", "%s is shorter than the least duration, %s", access.Duration(d), access.Duration(access.MinDuration)).
+				WithHint("ask with --for %s", access.Duration(access.MinDuration))
+		}
+		in.Duration = api.Duration(d)
 	}
-	if d < access.MinDuration {
-		return in, badInput("duration", "%s is shorter than the least duration, %s", access.Duration(d), access.Duration(access.MinDuration)).
-			WithHint("ask with --for %s", access.Duration(access.MinDuration))
-	}
-	in.Duration = api.Duration(d)
 	if o.at != "" {
 		if in.StartAt, err = parseAt(o.at, c.now(), c.Location); err != nil {
 			return in, err

@@ -252,8 +252,11 @@ func (s *Set) Decide(a access.Ask, now time.Time) (access.Limits, error) {
 	return l, check(l, matched, &a, now)
 }
 
-// DefaultDuration returns how long an access lasts where none was asked for: the shortest default of the rules that match, and no
-// longer than they allow; 0 where none of them says.
+// UsualDuration is how long an access lasts where neither who asks nor the policy says.
+const UsualDuration = time.Hour
+
+// DefaultDuration returns how long an access lasts where none was asked for: the shortest default of the rules that match, or else the
+// usual time, and no longer than they allow; 0 where no rule matches.
 func (s *Set) DefaultDuration(a access.Ask, now time.Time) time.Duration {
 	var matched []*rule
 	a.Terms.Duration = access.MinDuration
@@ -277,6 +280,9 @@ func (s *Set) DefaultDuration(a access.Ask, now time.Time) time.Duration {
 		if v := time.Duration(r.doc.DefaultDuration); v > 0 && (d == 0 || v < d) {
 			d = v
 		}
+	}
+	if d == 0 {
+		d = UsualDuration
 	}
 	return min(d, most)
 }
