@@ -83,6 +83,7 @@ func TestWords(t *testing.T) {
 		"audit export",
 		"audit verify",
 		"audit keygen",
+		"azure role",
 		"notify list",
 		"notify retry",
 		"notify test",

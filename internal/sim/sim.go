@@ -13,7 +13,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -92,6 +94,7 @@ type Sim struct {
 	logNext  int
 	revision uint64
 	watchers map[chan struct{}]struct{}
+	used     map[string]map[string]string // by principal, lower-case action: the action
 	world
 }
 
@@ -357,6 +360,26 @@ func (s *Sim) Writes(resourceID string) int {
 	defer s.mu.Unlock()
 	s.settleLocked()
 	return s.writes[strings.ToLower(strings.TrimSuffix(resourceID, "/"))]
+}
+
+// Actions returns the actions of Azure's roles that the requests of a principal whose roles are checked needed so far, sorted: those of the
+// requests themselves, refused or not, and the join actions on what their bodies refer to. What Resource Graph shows to the principal is
+// not among them.
+func (s *Sim) Actions(principal string) []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Sorted(maps.Values(s.used[strings.ToLower(principal)]))
+}
+
+func (s *Sim) useLocked(principal, action string) {
+	principal = strings.ToLower(principal)
+	if s.used == nil {
+		s.used = map[string]map[string]string{}
+	}
+	if s.used[principal] == nil {
+		s.used[principal] = map[string]string{}
+	}
+	s.used[principal][strings.ToLower(action)] = action
 }
 
 // RequestRecord is one request as the simulator saw it.
