@@ -122,19 +122,30 @@ func fromFile(e cli.Env, name string) (cli.Collected, error) {
 	return cli.Collected{Estate: es, Source: scan.Source{Kind: "file", File: name}}, nil
 }
 
-// replaceFile writes a file beside the old one and puts it in its place, so that there is never half a file.
-func replaceFile(name string, data []byte) (err error) {
+// replaceFile writes a file beside the old one, as it comes, and puts it in its place once it is whole, so that there is never half a
+// file and no report has to be held in memory. What is no file, a pipe or a device, is written to as it is.
+func replaceFile(name string, write func(io.Writer) error) (err error) {
+	if i, err := os.Stat(name); err == nil && !i.Mode().IsRegular() {
+		f, err := os.OpenFile(name, os.O_WRONLY, 0)
+		if err != nil {
+			return err
+		}
+		return errors.Join(write(f), f.Close())
+	}
 	f, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+".*")
 	if err != nil {
 		return err
 	}
 	defer func() {
 		if err != nil {
+			_ = f.Close() // again, where it is closed
 			_ = os.Remove(f.Name())
 		}
 	}()
-	_, err = f.Write(data)
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+	if err = write(f); err != nil {
+		return err
+	}
+	if err = errors.Join(f.Sync(), f.Close()); err != nil {
 		return err
 	}
 	if err = os.Chmod(f.Name(), 0o644); err != nil {

@@ -37,8 +37,8 @@ type Env struct {
 	Terminal struct{ In, Out, Err bool }
 	Getenv   func(string) string
 	ReadFile func(string) ([]byte, error)
-	// WriteFile replaces a file, whole or not at all; nil: os.WriteFile.
-	WriteFile func(string, []byte) error
+	// WriteFile replaces a file by what a function writes, whole or not at all; nil: the file is written where it is.
+	WriteFile func(name string, write func(io.Writer) error) error
 	// Width is the number of cells of the terminal that Stdout is, 0 for none.
 	Width    int
 	Clock    clock.Clock

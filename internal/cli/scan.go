@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net/netip"
 	"os"
@@ -417,7 +418,7 @@ func (c *cli) runScan(cmd *cobra.Command, o *scanFlags) error {
 		b, say := out.UpdateBaseline(*opt.Baseline, c.now())
 		data, err := b.Marshal()
 		if err == nil {
-			err = c.writeFile(o.baseline, data)
+			err = c.writeFile(o.baseline, func(w io.Writer) error { _, err := w.Write(data); return err })
 		}
 		if err != nil {
 			return access.Errorf(access.CodeUnavailable, "the baseline %s could not be written: %v", o.baseline, err)
@@ -455,16 +456,7 @@ func gapWords(gaps []scan.Gap) string {
 func (c *cli) showReport(r *scan.Report, w report.Options) error {
 	format := report.Format(c.output)
 	if c.output == "yaml" {
-		var b bytes.Buffer
-		if err := report.Write(&b, report.JSON, r, w); err != nil {
-			return err
-		}
-		y, err := toYAML(b.Bytes())
-		if err != nil {
-			return err
-		}
-		_, err = c.Stdout.Write(y)
-		return err
+		return report.WriteYAML(c.Stdout, r, w, toYAML)
 	}
 	if format == report.Table {
 		w.Width, w.Color = c.Width, c.Terminal.Out && c.Getenv("NO_COLOR") == ""
@@ -473,22 +465,22 @@ func (c *cli) showReport(r *scan.Report, w report.Options) error {
 }
 
 func (c *cli) writeReport(t target, r *scan.Report, w report.Options) error {
-	var b bytes.Buffer
-	if err := report.Write(&b, t.format, r, w); err != nil {
-		return err
-	}
-	if err := c.writeFile(t.file, b.Bytes()); err != nil {
+	if err := c.writeFile(t.file, func(to io.Writer) error { return report.Write(to, t.format, r, w) }); err != nil {
 		return access.Errorf(access.CodeUnavailable, "the report %s could not be written: %v", t.file, err)
 	}
 	return nil
 }
 
 // writeFile writes a file whole or not at all.
-func (c *cli) writeFile(name string, data []byte) error {
+func (c *cli) writeFile(name string, write func(io.Writer) error) error {
 	if c.WriteFile != nil {
-		return c.WriteFile(name, data)
+		return c.WriteFile(name, write)
 	}
-	return os.WriteFile(name, data, 0o600)
+	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	return errors.Join(write(f), f.Close())
 }
 
 func (c *cli) scanAtServer(cmd *cobra.Command, o *scanFlags, opt posture.Options) (posture.Outcome, error) {

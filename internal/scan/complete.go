@@ -40,23 +40,12 @@ func Complete(e *estate.Estate, o Options) func(*Finding) {
 		if j == nil {
 			return
 		}
-		var b batch
-		if j.again(&b, f, policies) {
-			for i := range b.findings {
-				f.take(&b.findings[i])
-			}
+		if j.again(&batch{into: f}, f, policies) {
 			return
 		}
-		if h, ok := hidden()[f.ID]; ok {
-			f.take(&h)
+		if h, ok := hidden()[f.ID]; ok && f.Status == h.Status && f.Reason == h.Reason {
+			f.Evidence = h.Evidence
 		}
-	}
-}
-
-// take takes the evidence of the same finding.
-func (f *Finding) take(g *Finding) {
-	if f.ID == g.ID && f.Status == g.Status && f.Reason == g.Reason {
-		f.Evidence = g.Evidence
 	}
 }
 

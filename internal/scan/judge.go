@@ -183,12 +183,10 @@ var findingID = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPaddi
 
 // FindingID is the id of the finding of a rule on a resource. It is the same in every scan and for every spelling of the resource's id.
 func FindingID(rule RuleID, resource string) string {
-	h := sha256.New()
-	h.Write([]byte(rule))
-	h.Write([]byte{0})
-	h.Write([]byte(strings.ToLower(resource)))
-	var sum [sha256.Size]byte
-	return "f-" + findingID.EncodeToString(h.Sum(sum[:0])[:7])[:10]
+	var room [256]byte
+	b := append(append(room[:0], rule...), 0)
+	sum := sha256.Sum256(append(b, strings.ToLower(resource)...))
+	return "f-" + findingID.EncodeToString(sum[:7])[:10]
 }
 
 // emptySummary has every status, severity counted 0.
@@ -225,6 +223,7 @@ type batch struct {
 	findings []Finding
 	counts   map[countKey]int
 	exposed  int
+	into     *Finding // where one finding alone is to be completed: nothing else is gathered then
 }
 
 // judge holds what all verdicts share. It is not changed after newJudge but for caches that are safe for concurrent use.
@@ -280,6 +279,15 @@ func (j *judge) listed(s Status) bool { return j.o.All || s == Fail || s == Unkn
 
 func (j *judge) found(b *batch, rule RuleID, m *estate.Meta, typ string, v verdict) {
 	if !j.want[rule] {
+		return
+	}
+	if b.into != nil {
+		if f := b.into; f.Rule == rule && f.Status == v.status && f.ID == FindingID(rule, m.ID) && f.Reason == v.reason() {
+			f.Evidence = Evidence{}
+			if v.evidence != nil {
+				f.Evidence = v.evidence()
+			}
+		}
 		return
 	}
 	severity := cmp.Or(v.severity, j.severity[rule])

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/curfew-jit/curfew/internal/netsec"
@@ -105,7 +106,7 @@ func (j *judge) jitMissing(b *batch, m *machine) {
 					p = q
 				}
 			}
-			s := fmt.Sprintf("neither Defender nor Curfew protects port %d", p.port)
+			s := "neither Defender nor Curfew protects port " + strconv.Itoa(int(p.port))
 			if use := m.system(); use != "" && p.exposure != ExposedInternet {
 				s += " of this " + use + " machine"
 			}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -138,10 +139,10 @@ func (j *judge) deciderText(m *machine, p *portView, i int) string {
 		}
 		one = h.Rule
 		if h.Rule.Default {
-			rules = append(rules, fmt.Sprintf("default rule %s of %s", h.Rule.Name, nameOf(h.Rule.GroupID)))
+			rules = append(rules, "default rule "+h.Rule.Name+" of "+nameOf(h.Rule.GroupID))
 			continue
 		}
-		rules = append(rules, fmt.Sprintf("rule %s (priority %d) of %s", h.Rule.Name, h.Rule.Priority, nameOf(h.Rule.GroupID)))
+		rules = append(rules, "rule "+h.Rule.Name+" (priority "+strconv.Itoa(h.Rule.Priority)+") of "+nameOf(h.Rule.GroupID))
 	}
 	texts, more := j.sourcesOf(z)
 	who := whoText(listText(texts, more))
@@ -232,7 +233,7 @@ func publicText(w *estate.Way) string {
 // toText says where a way leads, as a client sees it.
 func toText(w *estate.Way) string {
 	if w.Kind == estate.VirtualNetwork {
-		return fmt.Sprintf(" to %s", w.Dest)
+		return " to " + w.Dest.String()
 	}
 	return " to " + whereText(w)
 }

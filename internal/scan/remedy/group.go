@@ -224,11 +224,11 @@ func (p *plan) shutAll(ways []shut) {
 		}
 	}
 	for _, d := range denies {
-		p.say("Deny port %s of %s from %s in %s, at the free priority %d, before the rule that lets it in.", strings.Join(d.ports, ", "), strings.Join(d.dests, ", "), d.source, d.nsg.Name, d.priority)
+		p.sayf("Deny port %s of %s from %s in %s, at the free priority %d, before the rule that lets it in.", strings.Join(d.ports, ", "), strings.Join(d.dests, ", "), d.source, d.nsg.Name, d.priority)
 		p.addDeny(d)
 	}
 	for _, name := range slices.Sorted(maps.Keys(behind)) {
-		p.say("The rule %s stands behind it then, since no later priority is free; move it before the deny if somebody needs it.", name)
+		p.sayf("The rule %s stands behind it then, since no later priority is free; move it before the deny if somebody needs it.", name)
 	}
 	for _, s := range stuck {
 		p.cannot(s)
@@ -238,13 +238,13 @@ func (p *plan) shutAll(ways []shut) {
 // cannot says what to do about a way that no deny in a group shuts.
 func (p *plan) cannot(s shut) {
 	if s.way.Path.NIC == nil && s.way.Path.Subnet == nil {
-		p.say("No network security group stands in the way to %s.", s.way.Dest)
+		p.sayf("No network security group stands in the way to %s.", s.way.Dest)
 		p.noGroup()
 		return
 	}
 	if s.way.Kind == estate.FirewallDNAT {
-		p.say("A NAT rule of an Azure Firewall (%s) leads to port %d: narrow its source addresses there, or remove it.", s.way.Via, s.way.Port)
-		p.step("Open the firewall of %s, Rules, NAT rule collection, and narrow the source of the rule that leads to %s.", s.way.Via, s.way.Dest)
+		p.sayf("A NAT rule of an Azure Firewall (%s) leads to port %d: narrow its source addresses there, or remove it.", s.way.Via, s.way.Port)
+		p.stepf("Open the firewall of %s, Rules, NAT rule collection, and narrow the source of the rule that leads to %s.", s.way.Via, s.way.Dest)
 		return
 	}
 	_, by := s.open(nil)
@@ -253,7 +253,7 @@ func (p *plan) cannot(s shut) {
 		n, ok := p.e.NSG(r.GroupID)
 		if !ok || r.Default {
 			if !ok && !r.Default {
-				p.say("The security admin rule %s lets it in before any group is asked: whoever runs the network manager must narrow it.", r.Name)
+				p.sayf("The security admin rule %s lets it in before any group is asked: whoever runs the network manager must narrow it.", r.Name)
 			}
 			continue
 		}
@@ -265,7 +265,7 @@ func (p *plan) cannot(s shut) {
 		p.narrow(n, n.Rules[i])
 	}
 	if len(done) == 0 {
-		p.say("No rule of a group that may be changed shuts port %d of %s: see the hops in the evidence.", s.way.Port, s.way.Dest)
+		p.sayf("No rule of a group that may be changed shuts port %d of %s: see the hops in the evidence.", s.way.Port, s.way.Dest)
 	}
 }
 
@@ -279,8 +279,8 @@ func wide(r estate.NSGRule) bool {
 
 // narrow proposes to lower the reach of a rule before which no priority is free.
 func (p *plan) narrow(n *estate.NSG, r estate.NSGRule) {
-	p.say("No priority is free before the rule %s (priority %d) of %s where a deny would help: narrow the sources of that rule to the addresses that need it, or remove it.", r.Name, r.Priority, n.Name)
-	p.step("Open the network security group %s (resource group %s), Inbound security rules, %s, and set Source to the addresses that need it.", n.Name, n.Group, r.Name)
+	p.sayf("No priority is free before the rule %s (priority %d) of %s where a deny would help: narrow the sources of that rule to the addresses that need it, or remove it.", r.Name, r.Priority, n.Name)
+	p.stepf("Open the network security group %s (resource group %s), Inbound security rules, %s, and set Source to the addresses that need it.", n.Name, n.Group, r.Name)
 	if x, ok := refOf(n.ID); ok {
 		p.mind(r.Name)
 		p.needs = true
@@ -349,8 +349,8 @@ resource "azurerm_network_security_rule" "deny%d" {
   destination_port_ranges     PAD= %s
 }
 `, "PAD", pad), plain(x.sub), n, hcl(d.name), hcl(d.text), hcl(x.group), hcl(x.name), d.priority, d.source, hclDest, list(hcl, d.ports)))
-	p.step("Open the network security group %s (subscription %s, resource group %s), Inbound security rules, Add.", x.name, x.sub, x.group)
-	p.step("Source: Service Tag, %s. Source port ranges: *. Destination: IP Addresses, %s. Destination port ranges: %s. Protocol: TCP. Action: Deny. Priority: %d. Name: %s.",
+	p.stepf("Open the network security group %s (subscription %s, resource group %s), Inbound security rules, Add.", x.name, x.sub, x.group)
+	p.stepf("Source: Service Tag, %s. Source port ranges: *. Destination: IP Addresses, %s. Destination port ranges: %s. Protocol: TCP. Action: Deny. Priority: %d. Name: %s.",
 		d.source, strings.Join(d.dests, ","), strings.Join(d.ports, ","), d.priority, d.name)
 }
 
@@ -452,7 +452,7 @@ func (p *plan) broadRules() {
 			continue
 		}
 		denies = append(denies, d)
-		p.say("Deny the ports %s from the Internet in %s at the free priority %d, before the rule %s; or narrow that rule.", strings.Join(d.ports, ", "), n.Name, d.priority, first.Name)
+		p.sayf("Deny the ports %s from the Internet in %s at the free priority %d, before the rule %s; or narrow that rule.", strings.Join(d.ports, ", "), n.Name, d.priority, first.Name)
 		p.addDeny(d)
 	}
 }
@@ -486,10 +486,10 @@ func (p *plan) remove(why string) {
 		if !ok {
 			continue
 		}
-		p.say("Delete the rule %s of %s: %s.", r.Rule, x.name, why)
+		p.sayf("Delete the rule %s of %s: %s.", r.Rule, x.name, why)
 		p.mind(r.Rule)
 		p.shell("az network nsg rule delete" + p.in(x) + opt("--nsg-name", x.name) + opt("--name", r.Rule))
-		p.step("Open the network security group %s (subscription %s, resource group %s), Inbound security rules, and delete %s.", x.name, x.sub, x.group, r.Rule)
+		p.stepf("Open the network security group %s (subscription %s, resource group %s), Inbound security rules, and delete %s.", x.name, x.sub, x.group, r.Rule)
 	}
 }
 
@@ -538,7 +538,7 @@ resource "azurerm_network_security_group" "group" {
   location            = %s
 }
 `, plain(x.sub), hcl(x.name), hcl(x.group), hcl(vm.Location)))
-			p.step("Create a network security group %s in subscription %s, resource group %s, region %s.", x.name, x.sub, x.group, vm.Location)
+			p.stepf("Create a network security group %s in subscription %s, resource group %s, region %s.", x.name, x.sub, x.group, vm.Location)
 		}
 		p.shell("az network nic update" + p.in(n) + opt("--name", n.name) + opt("--network-security-group", id()))
 		p.hcl = append(p.hcl, fmt.Sprintf(`resource "azurerm_network_interface_security_group_association" "nic%d" {
@@ -546,6 +546,6 @@ resource "azurerm_network_security_group" "group" {
   network_security_group_id = azurerm_network_security_group.group.id
 }
 `, len(done), hcl(ep.NIC)))
-		p.step("Open its Network interfaces, Associate, and choose %s.", n.name)
+		p.stepf("Open its Network interfaces, Associate, and choose %s.", n.name)
 	}
 }

@@ -1,7 +1,6 @@
 package remedy
 
 import (
-	"encoding/json"
 	"fmt"
 	"slices"
 	"strconv"
@@ -37,83 +36,103 @@ func (p *plan) jitMissing() {
 		}
 		ports, numbers = []string{strconv.Itoa(port)}, []uint16{uint16(port)}
 	}
-	p.say("Switch just-in-time access on for port %s of %s. curfew protect needs no plan of Defender and checks that the port is really shut.", strings.Join(ports, ", "), vm.Name)
+	list := strings.Join(ports, ", ")
+	p.say("Switch just-in-time access on for port " + list + " of " + vm.Name + ". curfew protect needs no plan of Defender and checks that the port is really shut.")
 	p.say("The other ways make a policy of Defender for Cloud for the addresses in NETWORK; it needs Defender for Servers Plan 2; an earlier rule that allows the port may bypass it, so scan again.")
 	p.curfew = "curfew protect " + sh(vm.ID) + " --port " + strings.Join(ports, ",") + " --max 3h"
-	p.step("Open the virtual machine %s (subscription %s, resource group %s), Configuration, Just-in-time VM access, Enable just-in-time.", vm.Name, vm.Subscription, vm.Group)
-	p.step("Open Microsoft Defender for Cloud, Workload protections, Just-in-time VM access, Configured, %s, Edit: port %s, maximum request time 3 hours, allowed source IPs as narrow as they can be.", vm.Name, strings.Join(ports, ", "))
+	p.step("Open the virtual machine " + vm.Name + " (subscription " + vm.Subscription + ", resource group " + vm.Group + "), Configuration, Just-in-time VM access, Enable just-in-time.")
+	p.step("Open Microsoft Defender for Cloud, Workload protections, Just-in-time VM access, Configured, " + vm.Name + ", Edit: port " + list +
+		", maximum request time 3 hours, allowed source IPs as narrow as they can be.")
 
-	var portList []any
-	for _, n := range numbers {
-		portList = append(portList, map[string]any{"number": n, "protocol": "TCP", "allowedSourceAddressPrefix": networkToken, "maxRequestAccessDuration": jitLongest})
-	}
 	name, into := p.policyFor(vm)
 	if into != nil {
-		p.merge(vm, into, portList)
+		p.merge(vm, into, portsJSON(numbers))
 		return
 	}
 	if name == "" || vm.Location == "" {
 		return
 	}
-	id := fmt.Sprintf("/subscriptions/%s/resourceGroups/%s/providers/Microsoft.Security/locations/%s/jitNetworkAccessPolicies/%s", vm.Subscription, vm.Group, vm.Location, name)
-	body, err := json.Marshal(map[string]any{"kind": "Basic", "properties": map[string]any{"virtualMachines": []any{map[string]any{"id": vm.ID, "ports": portList}}}})
-	if err != nil {
-		return
-	}
+	// Of many failures most are this one: the texts are put together without formatting, which takes several times as long.
+	id := "/subscriptions/" + vm.Subscription + "/resourceGroups/" + vm.Group + "/providers/Microsoft.Security/locations/" + vm.Location + "/jitNetworkAccessPolicies/" + name
+	body := `{"kind":"Basic","properties":{"virtualMachines":[{"id":` + jsonText(vm.ID) + `,"ports":` + portsJSON(numbers) + `}]}}`
 	p.needs = true
-	p.shell("az rest --method put --url " + sh(id+"?api-version="+jitAPI) + " --body " + network(sh(string(body)), `"`))
-	var b, h strings.Builder
-	for _, n := range numbers {
-		fmt.Fprintf(&b, "          {\n            number: %d\n            protocol: 'TCP'\n            allowedSourceAddressPrefix: network\n            maxRequestAccessDuration: '%s'\n          }\n", n, jitLongest)
-		fmt.Fprintf(&h, "            {\n              number                     = %d\n              protocol                   = \"TCP\"\n              allowedSourceAddressPrefix = var.network\n              maxRequestAccessDuration   = \"%s\"\n            },\n", n, jitLongest)
+	p.shell("az rest --method put --url " + sh(id+"?api-version="+jitAPI) + " --body " + network(sh(body), `"`))
+	b, h := "", ""
+	for _, n := range ports {
+		b += `          {
+            number: ` + n + `
+            protocol: 'TCP'
+            allowedSourceAddressPrefix: network
+            maxRequestAccessDuration: '` + jitLongest + `'
+          }
+`
+		h += `            {
+              number                     = ` + n + `
+              protocol                   = "TCP"
+              allowedSourceAddressPrefix = var.network
+              maxRequestAccessDuration   = "` + jitLongest + `"
+            },
+`
 	}
-	p.bicep = append(p.bicep, fmt.Sprintf(`// az deployment group create --subscription %s --resource-group %s
+	p.bicep = append(p.bicep, `// az deployment group create --subscription `+plain(vm.Subscription)+` --resource-group `+plain(vm.Group)+`
 @description('The addresses that may ask')
 param network string
 
-resource policy '%s@%s' = {
-  name: %s
+resource policy '`+jitType+`@`+jitAPI+`' = {
+  name: `+bicep(vm.Location+"/"+name)+`
   kind: 'Basic'
   properties: {
     virtualMachines: [
       {
-        id: %s
+        id: `+bicep(vm.ID)+`
         ports: [
-%s        ]
+`+b+`        ]
       }
     ]
   }
 }
-`, plain(vm.Subscription), plain(vm.Group), jitType, jitAPI, bicep(vm.Location+"/"+name), bicep(vm.ID), b.String()))
-	p.hcl = append(p.hcl, fmt.Sprintf(`# In subscription %s. The provider azurerm has no resource for these policies: the template is its way to any.
+`)
+	p.hcl = append(p.hcl, `# In subscription `+plain(vm.Subscription)+`. The provider azurerm has no resource for these policies: the template is its way to any.
 variable "network" {
   description = "The addresses that may ask"
   type        = string
 }
 
 resource "azurerm_resource_group_template_deployment" "jit" {
-  name                = %s
-  resource_group_name = %s
+  name                = `+hcl("jit-"+name)+`
+  resource_group_name = `+hcl(vm.Group)+`
   deployment_mode     = "Incremental"
   template_content = jsonencode({
     "$schema"      = "https://schema.management.azure.com/schemas/2019-04-01/deploymentTemplate.json#"
     contentVersion = "1.0.0.0"
     resources = [{
-      type       = "%s"
-      apiVersion = "%s"
-      name       = %s
+      type       = "`+jitType+`"
+      apiVersion = "`+jitAPI+`"
+      name       = `+hcl(vm.Location+"/"+name)+`
       kind       = "Basic"
       properties = {
         virtualMachines = [{
-          id = %s
+          id = `+hcl(vm.ID)+`
           ports = [
-%s          ]
+`+h+`          ]
         }]
       }
     }]
   })
 }
-`, plain(vm.Subscription), hcl("jit-"+name), hcl(vm.Group), jitType, jitAPI, hcl(vm.Location+"/"+name), hcl(vm.ID), h.String()))
+`)
+}
+
+// portsJSON returns the ports of a policy: each for the addresses that are yet to be named.
+func portsJSON(numbers []uint16) string {
+	s := "["
+	for i, n := range numbers {
+		if i > 0 {
+			s += ","
+		}
+		s += `{"allowedSourceAddressPrefix":"` + networkToken + `","maxRequestAccessDuration":"` + jitLongest + `","number":` + strconv.Itoa(int(n)) + `,"protocol":"TCP"}`
+	}
+	return s + "]"
 }
 
 // policyFor returns the policy that already names the machine, or else a name for one of its own: a policy is replaced as a whole by a
@@ -144,11 +163,11 @@ func spelt(j *estate.JITPolicy, id string) []string {
 
 // merge adds ports to a machine in a policy that is there. A PUT replaces the whole list (FACTS 1.1), so that the policy is read, changed
 // and sent back: other machines, other ports, and the history of requests stay.
-func (p *plan) merge(vm *estate.VM, j *estate.JITPolicy, ports []any) {
+func (p *plan) merge(vm *estate.VM, j *estate.JITPolicy, ports string) {
 	ids := jmes(spelt(j, vm.ID))
-	p.say("The machine stands in the policy %s already; the ports are added to it there.", j.Name)
+	p.sayf("The machine stands in the policy %s already; the ports are added to it there.", j.Name)
 	query := "{kind: kind, properties: {requests: properties.requests, virtualMachines: [properties.virtualMachines[?!contains(" + ids + ", id)], properties.virtualMachines[?contains(" + ids + ", id)]." +
-		"merge(@, {ports: [ports, " + jmes(ports) + "][]})][]}}"
+		"merge(@, {ports: [ports, " + jmesJSON(ports) + "][]})][]}}"
 	p.needs = true
 	p.rewrite(j, network(sh(query), `"`))
 }
@@ -190,7 +209,7 @@ func (p *plan) narrowPolicy() {
 		}
 	}
 	p.say("Let only the addresses that need it ask, for three hours at most.")
-	p.step("Open Microsoft Defender for Cloud, Workload protections, Just-in-time VM access, Configured, and edit each machine of the policy %s: narrow Allowed source IPs, and set Max request time to what is needed.", j.Name)
+	p.stepf("Open Microsoft Defender for Cloud, Workload protections, Just-in-time VM access, Configured, and edit each machine of the policy %s: narrow Allowed source IPs, and set Max request time to what is needed.", j.Name)
 	p.needs = len(any) > 0
 	p.narrowQuery(j, any, long)
 }

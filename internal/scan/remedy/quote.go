@@ -11,22 +11,38 @@ import (
 // therefore has one function that every foreign text goes through. None gives up: a text that no resource can be called is written so
 // that it means itself.
 
-// only tells whether a text consists of letters and digits of ASCII and some other characters.
-func only(s, others string) bool {
+// set is a set of bytes.
+type set [256]bool
+
+// withLetters returns the letters and digits of ASCII and some other characters.
+func withLetters(others string) *set {
+	t := &set{}
+	for _, c := range []byte("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789" + others) {
+		t[c] = true
+	}
+	return t
+}
+
+// only tells whether a text consists of nothing else.
+func only(s string, of *set) bool {
 	for i := range len(s) {
-		if c := s[i]; !(c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9') && strings.IndexByte(others, c) < 0 {
+		if !of[s[i]] {
 			return false
 		}
 	}
 	return true
 }
 
-// harmless are characters that mean themselves in comments and in strings of Bicep and HCL.
-const harmless = " -_./:,;()*@"
+var (
+	// harmless are characters that mean themselves in comments and in strings of Bicep, HCL and JSON.
+	harmless = withLetters(" -_./:,;()*@")
+	// bare are those that a shell takes without quotes, leading those that begin such a word.
+	bare, leading = withLetters("_./:,=-"), withLetters("_./:")
+)
 
 // sh returns one word of a POSIX shell.
 func sh(s string) string {
-	if s != "" && only(s[:1], "_./:") && only(s, "_./:,=-") {
+	if s != "" && leading[s[0]] && only(s, bare) {
 		return s
 	}
 	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
@@ -108,7 +124,22 @@ func jmes(v any) string {
 	if err != nil {
 		return "`null`" // of strings, maps and lists of them: does not happen
 	}
-	return "`" + strings.ReplaceAll(string(b), "`", "\\`") + "`"
+	return jmesJSON(string(b))
+}
+
+// jmesJSON is jmes of what is JSON already.
+func jmesJSON(s string) string { return "`" + strings.ReplaceAll(s, "`", "\\`") + "`" }
+
+// jsonText returns a string of JSON.
+func jsonText(s string) string {
+	if only(s, harmless) {
+		return `"` + s + `"`
+	}
+	b, err := json.Marshal(s)
+	if err != nil {
+		return `""` // of a string: does not happen
+	}
+	return string(b)
 }
 
 // plain returns a text for one line of prose or of a comment: a name must not begin a new one.

@@ -10,6 +10,7 @@ package remedy
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 
@@ -104,19 +105,20 @@ type plan struct {
 	unsayable bool     // a name that az would read a file for
 }
 
-func (p *plan) say(format string, args ...any) {
-	if s := plain(fmt.Sprintf(format, args...)); !slices.Contains(p.summary, s) {
+func (p *plan) say(text string) {
+	if s := plain(text); !slices.Contains(p.summary, s) {
 		p.summary = append(p.summary, s)
 	}
 }
-func (p *plan) step(format string, args ...any) {
-	p.portal = append(p.portal, plain(fmt.Sprintf(format, args...)))
-}
-func (p *plan) shell(line string) { p.az = append(p.az, line) }
+func (p *plan) sayf(format string, args ...any) { p.say(fmt.Sprintf(format, args...)) }
+
+func (p *plan) step(text string)                 { p.portal = append(p.portal, plain(text)) }
+func (p *plan) stepf(format string, args ...any) { p.step(fmt.Sprintf(format, args...)) }
+func (p *plan) shell(line string)                { p.az = append(p.az, line) }
 
 func (p *plan) render() *scan.Remediation {
 	if len(p.summary) == 0 {
-		p.say("No remedy is known for this version of the rule %s: read its reason and evidence.", p.f.Rule)
+		p.sayf("No remedy is known for this version of the rule %s: read its reason and evidence.", p.f.Rule)
 	}
 	r := &scan.Remediation{Summary: strings.Join(p.summary, " "), Curfew: p.curfew}
 	if rule, ok := scan.RuleOf(p.f.Rule); ok && rule.Fixable && r.Curfew == "" && p.f.ID != "" {
@@ -127,7 +129,7 @@ func (p *plan) render() *scan.Remediation {
 		if p.needs {
 			lines = append([]string{": \"${NETWORK:?set NETWORK to the addresses that need this, for example 203.0.113.0/24}\""}, lines...)
 		}
-		r.AzureCLI = strings.Join(lines, "\n") + "\n"
+		r.AzureCLI = strings.Join(append(lines, ""), "\n")
 	}
 	if len(p.bicep) > 0 {
 		r.Bicep = strings.Join(p.bicep, "\n")
@@ -137,7 +139,7 @@ func (p *plan) render() *scan.Remediation {
 	}
 	var steps strings.Builder
 	for i, s := range p.portal {
-		fmt.Fprintf(&steps, "%d. %s\n", i+1, s)
+		steps.WriteString(strconv.Itoa(i+1) + ". " + s + "\n")
 	}
 	r.Portal = steps.String()
 	return r

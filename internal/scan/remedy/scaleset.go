@@ -34,7 +34,7 @@ func (p *plan) announce(minutes int, what string) {
 	if behind {
 		p.say("The model of the scale set announces termination: bring the instances that are not on the latest model to it.")
 	} else {
-		p.say("Let the %s %s, and keep what else stands in its scheduledEventsProfile.", kind, what)
+		p.sayf("Let the %s %s, and keep what else stands in its scheduledEventsProfile.", kind, what)
 		p.mind(p.f.Resource)
 		query := "merge(" + at + ".scheduledEventsProfile || " + jmes(map[string]any{}) + ", " + jmes(profile) + ")"
 		query = "{properties: {scheduledEventsProfile: " + query + "}}"
@@ -58,13 +58,13 @@ termination_notification {
   timeout = "%s"
 }
 `, plain(p.f.Resource), timeout))
-		p.step("Open the %s %s (subscription %s, resource group %s), Configuration, Instance termination notification: On, delay %d minutes. Save.", kind, x.name, x.sub, x.group, minutes)
+		p.stepf("Open the %s %s (subscription %s, resource group %s), Configuration, Instance termination notification: On, delay %d minutes. Save.", kind, x.name, x.sub, x.group, minutes)
 	}
 	if set == nil || set.Flexible {
 		return
 	}
 	if !behind && !strings.EqualFold(set.UpgradeMode, "Manual") {
-		p.say("Its upgrade policy (%s) brings the instances to the new model.", orUnknown(set.UpgradeMode))
+		p.sayf("Its upgrade policy (%s) brings the instances to the new model.", orUnknown(set.UpgradeMode))
 		return
 	}
 	ids := []string{"*"}
@@ -90,7 +90,7 @@ termination_notification {
 		p.az[len(p.az)-1] += " &&"
 	}
 	p.shell(line)
-	p.step("Open the scale set %s, Instances, select those whose Latest model is No, and choose Upgrade.", x.name)
+	p.stepf("Open the scale set %s, Instances, select those whose Latest model is No, and choose Upgrade.", x.name)
 }
 
 func announced(t estate.Terminate) bool {

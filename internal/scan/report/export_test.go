@@ -1,6 +1,10 @@
 package report
 
-import "bufio"
+import (
+	"bufio"
+
+	"github.com/curfew-jit/curfew/internal/scan"
+)
 
 // Together is how many parts are one piece of work.
 const Together = together
@@ -15,4 +19,9 @@ func Parts(w *bufio.Writer, n int, part func(i int) (string, error)) error {
 		w.put(s)
 		return err
 	})
+}
+
+// Finding is appendFinding.
+func Finding(f *scan.Finding) ([]byte, error) {
+	return appendFinding(nil, f, appendControls(nil, f.Compliance))
 }

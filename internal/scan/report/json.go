@@ -1,9 +1,12 @@
 package report
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"io"
+	"strings"
 	"sync"
 
 	"github.com/curfew-jit/curfew/internal/scan"
@@ -127,23 +130,117 @@ func each(w *out, n int, prefix, indent string, at func(int) any) error {
 // writeJSON writes the report as its type marshals, with findings that are never null. The frame is marshalled without findings, and
 // they are written into it one by one: a report of many is not held in memory twice.
 func writeJSON(w *out, r *scan.Report, o Options) error {
-	frame := *r
-	frame.Findings = []scan.Finding{}
-	b, err := encode(frame, "", "  ")
+	// Inside a JSON string a line end is escaped, so that these bytes stand only where the field is.
+	before, after, err := frame(r, "\n  \"findings\": []", func(b []byte) ([]byte, error) { return b, nil })
 	if err != nil {
 		return err
 	}
-	// Inside a JSON string a quotation mark is escaped, so that these bytes stand only where the field is.
-	field := []byte("\n  \"findings\": []")
-	i := bytes.Index(b, field)
-	if i < 0 {
-		return fmt.Errorf("the report has no findings field")
-	}
-	i += len(field) - len("[]")
-	w.put(string(b[:i]))
-	if err := each(w, len(r.Findings), "    ", "  ", func(i int) any { return o.full(&r.Findings[i]) }); err != nil {
+	w.put(before, "\n  \"findings\": ")
+	w.put("[")
+	controls := sharedControls(r.Findings)
+	err = appended(w, len(r.Findings), func(b []byte, i int) ([]byte, error) {
+		f := o.full(&r.Findings[i])
+		return appendFinding(append(next(b, i), line2...), f, controls(f.Compliance))
+	})
+	if err != nil {
 		return err
 	}
-	w.put(string(b[i+len("[]"):]), "\n")
+	if len(r.Findings) > 0 {
+		w.put("\n  ")
+	}
+	w.put("]", after, "\n")
 	return w.err()
+}
+
+// frame is what stands before and after the field of the findings, which the report without any is parted at.
+func frame(r *scan.Report, field string, as func([]byte) ([]byte, error)) (before, after string, err error) {
+	empty := *r
+	empty.Findings = []scan.Finding{}
+	b, err := encode(empty, "", "  ")
+	if err == nil {
+		b, err = as(b)
+	}
+	if err != nil {
+		return "", "", err
+	}
+	before, after, ok := strings.Cut(string(b), field)
+	if !ok {
+		return "", "", fmt.Errorf("the report has no findings field")
+	}
+	return before, after, nil
+}
+
+// WriteYAML writes what JSON holds as YAML, one finding after another. convert makes YAML of a JSON object: in block style, indented by
+// two, with bare names. It fails as Write does, or as convert.
+func WriteYAML(w io.Writer, r *scan.Report, o Options, convert func([]byte) ([]byte, error)) error {
+	b := bufio.NewWriterSize(w, 64<<10)
+	if err := writeYAML(&out{Writer: b}, r, o, convert); err != nil {
+		return fmt.Errorf("writing the report as yaml: %w", err)
+	}
+	if err := b.Flush(); err != nil {
+		return fmt.Errorf("writing the report as yaml: %w", err)
+	}
+	return nil
+}
+
+func writeYAML(w *out, r *scan.Report, o Options, convert func([]byte) ([]byte, error)) error {
+	const field = "\nfindings: []\n" // no text of the frame holds a line end: they are quoted
+	before, after, err := frame(r, field, convert)
+	if err != nil {
+		return err
+	}
+	if len(r.Findings) == 0 {
+		w.put(before, field, after)
+		return w.err()
+	}
+	w.put(before, "\nfindings:\n")
+	err = parts(w, len(r.Findings), func(w *out, i int) error {
+		f := o.full(&r.Findings[i])
+		b, err := appendFinding(nil, f, appendControls(nil, f.Compliance))
+		if err == nil {
+			b, err = convert(b)
+		}
+		if err != nil {
+			return err
+		}
+		lead := "  - "
+		for line := range strings.Lines(string(b)) {
+			w.put(lead, line)
+			lead = "    "
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	w.put(after)
+	return w.err()
+}
+
+// sharedControls returns what makes the text of a list of controls. All findings of a rule share one list, and it is the longest part of
+// many: its text is made once. Lists that are nobody else's, in a report that was read, are too many to be kept.
+func sharedControls(fs []scan.Finding) func([]scan.Control) []byte {
+	type text struct {
+		n    int
+		text []byte
+	}
+	made := map[*scan.Control]text{}
+	for i := range fs {
+		if c := fs[i].Compliance; len(c) > 0 && made[&c[0]].n == 0 {
+			if len(made) == 2*len(scan.Rules) {
+				made = nil
+				break
+			}
+			made[&c[0]] = text{len(c), appendControls(nil, c)}
+		}
+	}
+	return func(c []scan.Control) []byte {
+		if len(c) == 0 {
+			return nil
+		}
+		if t := made[&c[0]]; t.n == len(c) {
+			return t.text
+		}
+		return appendControls(nil, c)
+	}
 }

@@ -5,11 +5,17 @@ import (
 	"encoding/json"
 	"errors"
 	"flag"
+	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
+	"time"
+
+	"go.yaml.in/yaml/v4"
+	"pgregory.net/rapid"
 
 	"github.com/curfew-jit/curfew/internal/scan"
 	"github.com/curfew-jit/curfew/internal/scan/report"
@@ -163,6 +169,26 @@ func TestNotCompleteIsTold(t *testing.T) {
 	}
 }
 
+// inLines gives each member of a control and of a fact a line of its own, as encoding/json does. Where these stand in a line each is all
+// in which the report differs from it.
+func inLines(s string) string {
+	var b strings.Builder
+	for line := range strings.Lines(s) {
+		text := strings.TrimLeft(line, " ")
+		if strings.HasPrefix(text, `{"framework": `) || strings.HasPrefix(text, `{"name": `) {
+			var wide bytes.Buffer
+			end := text[strings.LastIndex(text, "}")+1:]
+			prefix := strings.Repeat(" ", len(line)-len(text))
+			if err := json.Indent(&wide, []byte(strings.TrimSuffix(text, end)), prefix, "  "); err != nil {
+				return err.Error()
+			}
+			line = prefix + wide.String() + end
+		}
+		b.WriteString(line)
+	}
+	return b.String()
+}
+
 // JSON is what the types marshal, with findings that are never null.
 func TestJSONIsTheTypes(t *testing.T) {
 	for name, r := range map[string]*scan.Report{"fixture": fixture(), "clean": clean(), "many": many(300), "hostile": poisoned(`"findings": [] "` + "\n  \"findings\": []")} {
@@ -178,8 +204,8 @@ func TestJSONIsTheTypes(t *testing.T) {
 		if err := e.Encode(frame); err != nil {
 			t.Fatal(err)
 		}
-		if got != b.String() {
-			t.Errorf("%s: %s", name, firstDifference(got, b.String()))
+		if got, want := inLines(got), inLines(b.String()); got != want {
+			t.Errorf("%s: %s", name, firstDifference(got, want))
 		}
 		var back scan.Report
 		if err := json.Unmarshal([]byte(got), &back); err != nil || !reflect.DeepEqual(back, frame) {
@@ -189,4 +215,196 @@ func TestJSONIsTheTypes(t *testing.T) {
 			t.Errorf("%s: findings", name)
 		}
 	}
+}
+
+// A finding is what its type marshals, whatever its fields hold: each alone, all, none, and texts that have to be escaped.
+func TestFindingIsWhatItMarshals(t *testing.T) {
+	check := func(t *testing.T, f scan.Finding) {
+		t.Helper()
+		var want bytes.Buffer
+		e := json.NewEncoder(&want)
+		e.SetEscapeHTML(false)
+		if err := e.Encode(f); err != nil {
+			t.Fatal(err)
+		}
+		got, err := report.Finding(&f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var compact bytes.Buffer
+		if err := json.Compact(&compact, got); err != nil {
+			t.Fatalf("%v: %s", err, got)
+		}
+		if compact.String() != strings.TrimSuffix(want.String(), "\n") {
+			t.Fatalf("got  %s\nwant %s", compact.String(), want.String())
+		}
+	}
+	full := filled(reflect.TypeFor[scan.Finding](), "x", 2).Interface().(scan.Finding)
+	check(t, scan.Finding{})
+	check(t, full)
+	// Each field of each struct as its zero value, in turn.
+	for i := 0; ; i++ {
+		f := filled(reflect.TypeFor[scan.Finding](), "y", 1)
+		n := i
+		if !zeroNth(f, &n) {
+			if i < 60 {
+				t.Fatalf("only %d fields", i)
+			}
+			break
+		}
+		check(t, f.Interface().(scan.Finding))
+	}
+	rapid.Check(t, func(rt *rapid.T) {
+		s := rapid.OneOf(rapid.String(), rapid.SampledFrom(hostile), rapid.Map(rapid.SliceOf(rapid.Byte()), func(b []byte) string { return string(b) })).Draw(rt, "text")
+		check(t, filled(reflect.TypeFor[scan.Finding](), s, rapid.IntRange(0, 3).Draw(rt, "length")).Interface().(scan.Finding))
+	})
+	late := full
+	late.Suppressed = &scan.Suppression{Until: time.Date(12345, 1, 1, 0, 0, 0, 0, time.UTC)}
+	if _, err := report.Finding(&late); err == nil {
+		t.Error("a time that JSON has no form for is written")
+	}
+}
+
+// filled is a value with every field set: texts to s, lists with n elements.
+func filled(t reflect.Type, s string, n int) reflect.Value {
+	v := reflect.New(t).Elem()
+	switch {
+	case t == reflect.TypeFor[time.Time]():
+		v.Set(reflect.ValueOf(time.Date(2026, 11, 26, 12, 30, 5, 1000*n, time.FixedZone("", 3600*n))))
+		return v
+	case t == reflect.TypeFor[map[string]string]():
+		m := map[string]string{}
+		for i := range n {
+			m[fmt.Sprint(s, i)] = s
+		}
+		v.Set(reflect.ValueOf(m))
+		return v
+	}
+	switch t.Kind() {
+	case reflect.String:
+		v.SetString(s)
+	case reflect.Bool:
+		v.SetBool(true)
+	case reflect.Int:
+		v.SetInt(int64(3*n) - 1)
+	case reflect.Uint16:
+		v.SetUint(65535)
+	case reflect.Pointer:
+		v.Set(reflect.New(t.Elem()))
+		v.Elem().Set(filled(t.Elem(), s, n))
+	case reflect.Slice:
+		v.Set(reflect.MakeSlice(t, n, n))
+		for i := range n {
+			v.Index(i).Set(filled(t.Elem(), s, n))
+		}
+	case reflect.Struct:
+		for i := range t.NumField() {
+			v.Field(i).Set(filled(t.Field(i).Type, s, n))
+		}
+	default:
+		panic("no value for a " + t.String())
+	}
+	return v
+}
+
+// zeroNth sets the n-th field within a value to zero, and tells whether there is one.
+func zeroNth(v reflect.Value, n *int) bool {
+	switch v.Kind() {
+	case reflect.Pointer:
+		return zeroNth(v.Elem(), n)
+	case reflect.Slice:
+		for i := range v.Len() {
+			if zeroNth(v.Index(i), n) {
+				return true
+			}
+		}
+	case reflect.Struct:
+		if v.Type() == reflect.TypeFor[time.Time]() {
+			return false
+		}
+		for i := range v.NumField() {
+			if *n == 0 {
+				v.Field(i).SetZero()
+				return true
+			}
+			*n--
+			if zeroNth(v.Field(i), n) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// YAML holds what JSON holds, in the same order, however the findings come to it.
+func TestYAML(t *testing.T) {
+	for name, r := range map[string]*scan.Report{"fixture": fixture(), "clean": clean(), "many": many(100), "hostile": poisoned("\nfindings: []\n")} {
+		var got bytes.Buffer
+		if err := report.WriteYAML(&got, r, report.Options{}, blockYAML); err != nil {
+			t.Fatal(err)
+		}
+		want, err := blockYAML([]byte(write(t, report.JSON, r, report.Options{})))
+		if err != nil {
+			t.Fatal(err)
+		}
+		// Long texts are folded where they stand, and mean the same.
+		if g, w := tree(t, got.Bytes()), tree(t, want); g != w {
+			t.Errorf("%s: %s", name, firstDifference(g, w))
+		}
+	}
+	if err := report.WriteYAML(&full{1000}, many(400), report.Options{}, blockYAML); !errors.Is(err, errFull) {
+		t.Errorf("a full disk: %v", err)
+	}
+	odd := errors.New("odd")
+	if err := report.WriteYAML(io.Discard, many(400), report.Options{}, func(b []byte) ([]byte, error) {
+		if bytes.Contains(b, []byte(`"findings": []`)) {
+			return blockYAML(b)
+		}
+		return nil, odd
+	}); !errors.Is(err, odd) {
+		t.Errorf("what cannot be converted: %v", err)
+	}
+}
+
+// tree is what a YAML text means, one value a line.
+func tree(t *testing.T, b []byte) string {
+	t.Helper()
+	var n yaml.Node
+	if err := yaml.Unmarshal(b, &n); err != nil {
+		t.Fatalf("%v: %s", err, b)
+	}
+	var out strings.Builder
+	var walk func(n *yaml.Node, depth int)
+	walk = func(n *yaml.Node, depth int) {
+		fmt.Fprintf(&out, "%d %d %s %q\n", depth, n.Kind, n.Tag, n.Value)
+		for _, c := range n.Content {
+			walk(c, depth+1)
+		}
+	}
+	walk(&n, 0)
+	return out.String()
+}
+
+func blockYAML(b []byte) ([]byte, error) {
+	var n yaml.Node
+	if err := yaml.Unmarshal(b, &n); err != nil {
+		return nil, err
+	}
+	var block func(n *yaml.Node)
+	block = func(n *yaml.Node) {
+		if n.Kind != yaml.ScalarNode && len(n.Content) > 0 {
+			n.Style = 0
+		}
+		for i, c := range n.Content {
+			if block(c); n.Kind == yaml.MappingNode && i%2 == 0 {
+				c.Style = 0
+			}
+		}
+	}
+	block(&n)
+	var out bytes.Buffer
+	e := yaml.NewEncoder(&out)
+	e.SetIndent(2)
+	err := errors.Join(e.Encode(&n), e.Close())
+	return out.Bytes(), err
 }
