@@ -157,4 +157,5 @@ type ExplainInput struct {
 	Port     uint16 `json:"port,omitempty" doc:"Absent: 22 on Linux, 3389 on Windows"`
 	Protocol string `json:"protocol,omitempty" doc:"tcp (default) or udp"`
 	From     string `json:"from,omitempty" doc:"An address, internet (default) or virtual-network"`
+	FromPort uint16 `json:"source_port,omitempty" doc:"The port that the source sends from. Absent: whichever gets it in"`
 }

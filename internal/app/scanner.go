@@ -64,7 +64,7 @@ func (s *scanner) Explain(ctx context.Context, in broker.ExplainInput) (scan.Exp
 	if err != nil {
 		return scan.Explanation{}, err
 	}
-	q := scan.Question{Protocol: netsec.TCP, Port: in.Port, From: in.From}
+	q := scan.Question{Protocol: netsec.TCP, Port: in.Port, From: in.From, SourcePort: in.SourcePort}
 	if in.Protocol == access.UDP {
 		q.Protocol = netsec.UDP
 	}

@@ -25,6 +25,8 @@ type ExplainInput struct {
 	Port     uint16          // 0: 22 on Linux, 3389 on Windows
 	Protocol access.Protocol // "" is tcp
 	From     scan.From
+	// SourcePort is the port that the source sends from. 0: whichever gets it in.
+	SourcePort uint16
 }
 
 // ScanRecord is a kept scan.

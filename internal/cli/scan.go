@@ -683,6 +683,7 @@ func verdict(f scan.Finding) string {
 func (c *cli) explainCmd() *cobra.Command {
 	var s *sourceFlags
 	var port, from, protocol string
+	var source uint16
 	var ascii bool
 	cmd := &cobra.Command{
 		Use:   "explain VM",
@@ -697,6 +698,7 @@ The source is an address or range, internet, or virtual-network.`,
 	f := cmd.Flags()
 	f.StringVar(&port, "port", "", "the machine's `PORT` (default 22 on Linux, 3389 on Windows)")
 	f.StringVar(&from, "from", "internet", "`SOURCE`: an address, a range, internet or virtual-network")
+	f.Uint16Var(&source, "source-port", 0, "the `PORT` that the source sends from (default any: whichever gets it in)")
 	f.StringVar(&protocol, "protocol", "tcp", "tcp or udp")
 	f.BoolVar(&ascii, "ascii", false, "draw the tree without box characters")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -704,7 +706,7 @@ The source is an address or range, internet, or virtual-network.`,
 		if err != nil {
 			return err
 		}
-		q := scan.Question{Protocol: netsec.TCP}
+		q := scan.Question{Protocol: netsec.TCP, SourcePort: source}
 		switch protocol = strings.ToLower(protocol); protocol {
 		case "tcp":
 		case "udp":
@@ -728,7 +730,7 @@ The source is an address or range, internet, or virtual-network.`,
 			if err != nil {
 				return err
 			}
-			if x, err = cl.Explain(cmd.Context(), api.ExplainInput{VM: args[0], Port: q.Port, Protocol: protocol, From: q.From.String()}); err != nil {
+			if x, err = cl.Explain(cmd.Context(), api.ExplainInput{VM: args[0], Port: q.Port, Protocol: protocol, From: q.From.String(), FromPort: source}); err != nil {
 				return err
 			}
 		} else {

@@ -93,6 +93,14 @@ func (r Reach) Except(skip func(*PathPiece) bool) Reach {
 	return Reach{r.Internet.except(skip), r.VirtualNetwork.except(skip), r.Platform.except(skip), r.Other.except(skip)}
 }
 
+// FromPort is what is left for clients that send from one source port.
+func (r Reach) FromPort(port uint16) Reach {
+	of := func(z Zone) Zone {
+		return newZone(slices.DeleteFunc(slices.Clone(z.Open), func(p PathPiece) bool { return !p.SourcePorts.Contains(port) }))
+	}
+	return Reach{of(r.Internet), of(r.VirtualNetwork), of(r.Platform), of(r.Other)}
+}
+
 func (z Zone) except(skip func(*PathPiece) bool) Zone {
 	return newZone(slices.DeleteFunc(slices.Clone(z.Open), func(p PathPiece) bool {
 		return p.Access == Allow && p.Rule != nil && skip(&p)

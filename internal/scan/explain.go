@@ -14,6 +14,8 @@ type Question struct {
 	Protocol netsec.Protocol // TCP, UDP or another; Any stands for TCP and UDP together
 	Port     uint16
 	From     From
+	// SourcePort is the port that the source sends from. 0: whichever gets it in.
+	SourcePort uint16
 }
 
 // From is a source of traffic: one address, or a part of the world. The zero value is the Internet.
@@ -67,7 +69,8 @@ type Explanation struct {
 	Protocol string   `json:"protocol"`
 	Port     uint16   `json:"port"`
 	Source   string   `json:"source"`
-	Access   string   `json:"access"` // allow, deny or unknown
+	FromPort uint16   `json:"source_port,omitempty"` // that was asked for
+	Access   string   `json:"access"`                // allow, deny or unknown
 	Summary  string   `json:"summary"`
 	Ways     []Way    `json:"ways"`               // those that the source can take
 	Problems []string `json:"problems,omitempty"` // what could not be read of the machine
@@ -76,7 +79,7 @@ type Explanation struct {
 // Explain says whether a source gets to a port of a machine, and why. It is pure; the same question gets the same answer. What could
 // not be read makes the answer unknown, never deny (promise P10).
 func Explain(e *estate.Estate, vm *estate.VM, q Question) Explanation {
-	x := Explanation{VM: vm.ID, Name: vm.Name, Protocol: protocolWord(q.Protocol), Port: q.Port, Source: q.From.String(), Ways: []Way{}}
+	x := Explanation{VM: vm.ID, Name: vm.Name, Protocol: protocolWord(q.Protocol), Port: q.Port, Source: q.From.String(), FromPort: q.SourcePort, Ways: []Way{}}
 	for _, p := range vm.Problems {
 		x.Problems = append(x.Problems, p.What)
 	}
@@ -84,6 +87,9 @@ func Explain(e *estate.Estate, vm *estate.VM, q Question) Explanation {
 	for _, w := range e.Ways(vm, q.Protocol, q.Port) {
 		if !t.takes(&w) {
 			continue
+		}
+		if q.SourcePort != 0 {
+			w.Reach = w.Reach.FromPort(q.SourcePort)
 		}
 		x.Ways = append(x.Ways, t.trace(&w))
 		t.whole = append(t.whole, t.q.From.Addr.IsValid() || t.everybody(&w))
@@ -113,12 +119,18 @@ func (x *Explanation) conclude(q Question, whole []bool, missing string) {
 		to = fmt.Sprintf("%s to %s", x.Protocol, x.Name)
 	}
 	from := q.From.words()
+	if q.SourcePort != 0 {
+		from += fmt.Sprintf(" (from source port %d)", q.SourcePort)
+	}
 	switch {
 	case best >= 0 && x.Ways[best].Access == "allow":
 		x.Access = "allow"
 		some := ""
 		if !whole[best] {
 			some = " (some addresses)"
+		}
+		if p := x.Ways[best].SourcePorts; p != "" && q.SourcePort == 0 {
+			some += ", sending from source port " + p + " alone,"
 		}
 		x.Summary = fmt.Sprintf("%s%s gets to %s: %s", from, some, to, x.Ways[best].Why)
 	case best >= 0 && x.Ways[best].Access == "unknown":
@@ -272,12 +284,34 @@ func (t *tracer) address(w *estate.Way, x *Way) {
 		}
 		return
 	}
-	t.hops(x, w.Path.Decide(t.packet(w, src)))
+	t.hops(x, t.verdict(w, x, src))
 }
 
-// packet is one from the source. Its source port is one that clients use; a rule that asks for another does not hold for them.
-func (t *tracer) packet(w *estate.Way, src netip.Addr) netsec.Packet {
-	return netsec.Packet{Src: src, Dst: w.Dest, SrcPort: 50000, DstPort: w.Port, Protocol: t.q.Protocol, Inbound: true}
+// usual is a source port as clients use it.
+const usual = 50000
+
+// verdict judges a packet of the source from the source port that was asked for, else from the one that gets furthest: who wants in
+// chooses it. Where the usual one does not do, x says which does.
+func (t *tracer) verdict(w *estate.Way, x *Way, src netip.Addr) netsec.Verdict {
+	from := func(port uint16) netsec.Verdict {
+		return w.Path.Decide(netsec.Packet{Src: src, Dst: w.Dest, SrcPort: port, DstPort: w.Port, Protocol: t.q.Protocol, Inbound: true})
+	}
+	if t.q.SourcePort != 0 {
+		return from(t.q.SourcePort)
+	}
+	best := from(usual)
+	for _, z := range []*netsec.Zone{&w.Reach.Internet, &w.Reach.VirtualNetwork, &w.Reach.Platform, &w.Reach.Other} {
+		for i := range z.Open {
+			p := z.Open[i].SourcePorts
+			if p == netsec.AllPorts || p.Contains(usual) || best.Access == netsec.Allow {
+				continue
+			}
+			if v := from(p.First); v.Access == netsec.Allow || v.Access == netsec.Unknown && best.Access == netsec.Deny {
+				best, x.SourcePorts = v, p.String()
+			}
+		}
+	}
+	return best
 }
 
 // behindFirewall judges traffic that comes from the firewall's own subnet.
@@ -285,7 +319,7 @@ func (t *tracer) behindFirewall(w *estate.Way, x *Way) {
 	z := &w.Reach.Internet
 	for _, p := range w.From {
 		if a := p.Addr().Next().Next().Next().Next(); p.Contains(a) && a.Is4() == w.Dest.Is4() { // Azure keeps the first four of a subnet
-			v := w.Path.Decide(t.packet(w, a))
+			v := t.verdict(w, x, a)
 			t.hops(x, v)
 			if z.Access() == netsec.Unknown && v.Access != netsec.Unknown {
 				last := &x.Hops[len(x.Hops)-1]
@@ -314,13 +348,22 @@ func (t *tracer) zone(w *estate.Way, x *Way) {
 	}
 	if p := widest(z); p != nil {
 		v := netsec.Verdict{Access: p.Access, Hops: p.Hops, Decider: p.Decider, Why: p.Why}
+		x.SourcePorts = sourcePorts(p)
 		t.hops(x, v)
 		return
 	}
 	// All of it is denied: one address stands for the rest.
 	if src := t.sample(w); src.IsValid() {
-		t.hops(x, w.Path.Decide(t.packet(w, src)))
+		t.hops(x, t.verdict(w, x, src))
 	}
+}
+
+// sourcePorts are the ports that a client must send from, "" where any will do.
+func sourcePorts(p *netsec.PathPiece) string {
+	if p.SourcePorts == netsec.AllPorts {
+		return ""
+	}
+	return p.SourcePorts.String()
 }
 
 // everybody tells whether a whole part of the world gets in, or of the Internet so much that it counts as all.
@@ -357,11 +400,15 @@ func breadth(p *netsec.PathPiece) int {
 	if p.Tag != "" {
 		return 0
 	}
-	n := 1
-	for _, x := range p.IPs.Prefixes() {
-		n = max(n, 1+x.Addr().BitLen()-x.Bits())
+	n := 0
+	if p.SourcePorts == netsec.AllPorts {
+		n++ // of two that are as wide the one that asks for nothing more
 	}
-	return n
+	most := 1
+	for _, x := range p.IPs.Prefixes() {
+		most = max(most, 1+x.Addr().BitLen()-x.Bits())
+	}
+	return 2*most + n
 }
 
 // sample is an address of the part of the world that is asked about.

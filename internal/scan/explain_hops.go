@@ -2,6 +2,7 @@ package scan
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/curfew-jit/curfew/internal/netsec"
@@ -89,7 +90,11 @@ func (t *tracer) ruleWords(h netsec.Hop) string {
 			if proto == "*" {
 				proto = "any protocol"
 			}
-			return fmt.Sprintf("%s from %s to %s, port %s", proto, textsOf(r.Sources, r.SourceASGs), textsOf(r.Destinations, r.DestinationASGs), textsOf(r.DestinationPorts, nil))
+			from := ""
+			if !slices.Contains(r.SourcePorts, "*") {
+				from = ", source port " + textsOf(r.SourcePorts, nil)
+			}
+			return fmt.Sprintf("%s from %s%s to %s, port %s", proto, textsOf(r.Sources, r.SourceASGs), from, textsOf(r.Destinations, r.DestinationASGs), textsOf(r.DestinationPorts, nil))
 		}
 	}
 	return ""

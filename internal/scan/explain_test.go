@@ -184,6 +184,47 @@ func TestExplainHostileNames(t *testing.T) {
 	}
 }
 
+// Explain and the rules agree about a rule that asks for a source port: whoever wants in sends from it.
+func TestExplainSourcePort(t *testing.T) {
+	w := newWorld()
+	w.vm("web", 4, w.nsg("web-nsg", "dns 300 Allow Tcp * * 22", "no 400 Deny Tcp * * 22"), "20.1.2.3")
+	rule := props(w.at["Microsoft.Network/networkSecurityGroups/web-nsg"])["securityRules"].([]obj)[0]["properties"].(obj)
+	rule["sourcePortRange"] = "53"
+	w.vm("high", 5, w.nsg("high-nsg", "high 300 Allow Tcp * * 22"), "20.1.2.4")
+	props(w.at["Microsoft.Network/networkSecurityGroups/high-nsg"])["securityRules"].([]obj)[0]["properties"].(obj)["sourcePortRange"] = "1024-65535"
+	e := w.estate(t)
+	fails := map[string]string{}
+	scan.Judge(e, scan.Options{Now: noon}, func(f scan.Finding) {
+		if f.Rule == scan.VMPortExposed {
+			fails[f.Name] = f.Reason
+		}
+	})
+	if !strings.Contains(fails["web"], "from source port 53") || !strings.Contains(fails["high"], "from source port 1024-65535") {
+		t.Errorf("the scan says %q", fails)
+	}
+	for _, c := range []struct {
+		vm, from     string
+		port         uint16
+		access, says string
+	}{
+		{"web", "8.8.8.8", 0, "allow", "sending from source port 53 alone, gets to TCP port 22 of web: rule dns (priority 300) lets it in: Tcp from any, source port 53 to any, port 22"},
+		{"web", "internet", 0, "allow", "sending from source port 53 alone, gets to"},
+		{"web", "10.0.0.77", 0, "allow", "sending from source port 53 alone"},
+		{"web", "virtual-network", 0, "allow", "sending from source port 53 alone"},
+		{"web", "8.8.8.8", 53, "allow", "8.8.8.8 (from source port 53) gets to"},
+		{"web", "8.8.8.8", 50000, "deny", "8.8.8.8 (from source port 50000) does not get to TCP port 22 of web: rule no (priority 400) denies it"},
+		{"web", "internet", 50000, "deny", "The Internet (from source port 50000) does not get to"},
+		{"high", "8.8.8.8", 0, "allow", "8.8.8.8 gets to"},
+		{"high", "internet", 0, "allow", "sending from source port 1024-65535 alone"},
+		{"high", "8.8.8.8", 53, "deny", "does not get to"},
+	} {
+		x := scan.Explain(e, machine(t, e, c.vm), scan.Question{Protocol: netsec.TCP, Port: 22, From: from(t, c.from), SourcePort: c.port})
+		if x.Access != c.access || !strings.Contains(x.Summary, c.says) {
+			t.Errorf("%+v: %s: %s", c, x.Access, x.Summary)
+		}
+	}
+}
+
 func TestParseFrom(t *testing.T) {
 	for in, want := range map[string]string{"internet": "internet", "Internet": "internet", "VIRTUAL-NETWORK": "virtual-network", "VirtualNetwork": "virtual-network",
 		"203.0.113.9": "203.0.113.9", "::ffff:203.0.113.9": "203.0.113.9", "2001:db8::1": "2001:db8::1"} {

@@ -90,6 +90,9 @@ func (d *drawing) way(w *Way, last bool) {
 	}
 	if d.tellsSources(w) {
 		s := strings.Join(w.Sources, ", ")
+		if w.SourcePorts != "" {
+			s += " (source port " + w.SourcePorts + ")"
+		}
 		if w.MoreSources > 0 {
 			s += " and " + plural(w.MoreSources, "range") + " more"
 		}

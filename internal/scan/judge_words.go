@@ -155,11 +155,19 @@ func (j *judge) deciderText(m *machine, p *portView, i int) string {
 		if s := j.ruleSources(one); s != "" {
 			who = whoText(s)
 		}
-		return rules[0] + " lets " + who + " in" + toText(w) + moreRules(helpers(z, x))
+		return rules[0] + " lets " + who + " in" + fromText(x) + toText(w) + moreRules(helpers(z, x))
 	case len(rules) == 1:
-		return rules[0] + " always lets " + who + " in" + toText(w)
+		return rules[0] + " always lets " + who + " in" + fromText(x) + toText(w)
 	}
-	return strings.Join(rules, " and ") + " let " + who + " in" + toText(w)
+	return strings.Join(rules, " and ") + " let " + who + " in" + fromText(x) + toText(w)
+}
+
+// fromText says which port a client must send from, where not any will do.
+func fromText(x *netsec.PathPiece) string {
+	if p := sourcePorts(x); p != "" {
+		return " from source port " + p
+	}
+	return ""
 }
 
 // whoText says who a source is that Azure has a word for.
@@ -301,7 +309,7 @@ func (j *judge) wayEvidence(m *machine, p *portView, i int) Way {
 	before := w.Kind == estate.LBRule || w.Kind == estate.NATRule || w.Kind == estate.PublicIP || w.Kind == estate.FirewallDNAT
 	var hops []netsec.Hop
 	if x := decidingPiece(z); x != nil {
-		hops, out.Decider = x.Hops, x.Decider
+		hops, out.Decider, out.SourcePorts = x.Hops, x.Decider, sourcePorts(x)
 		if out.Why == "" && x.Access == netsec.Unknown {
 			out.Why = x.Why
 		}

@@ -141,6 +141,7 @@ type Way struct {
 	Access       string   `json:"access"`      // allow, deny or unknown
 	Sources      []string `json:"sources,omitempty"`
 	MoreSources  int      `json:"more_sources,omitempty"` // sources beyond those listed
+	SourcePorts  string   `json:"source_ports,omitempty"` // the ports that a client must send from, where not any will do
 	Hops         []Hop    `json:"hops"`
 	Decider      int      `json:"decider"` // index in Hops of the one that decides
 	Why          string   `json:"why,omitempty"`

@@ -53,7 +53,7 @@ func (s *Server) scanRoutes(a huma.API) {
 			if err != nil {
 				return nil, err
 			}
-			q := broker.ExplainInput{VM: v.VM, Port: v.Port}
+			q := broker.ExplainInput{VM: v.VM, Port: v.Port, SourcePort: v.FromPort}
 			if q.Protocol, err = access.ParseProtocol(cmp.Or(v.Protocol, "tcp")); err != nil {
 				return nil, err
 			}

@@ -163,6 +163,7 @@ func appendWay(b []byte, w *scan.Way) []byte {
 	if w.MoreSources != 0 {
 		b = strconv.AppendInt(append(b, ","+line8+`"more_sources": `...), int64(w.MoreSources), 10)
 	}
+	b = member(b, ","+line8+`"source_ports": `, w.SourcePorts)
 	switch {
 	case w.Hops == nil:
 		b = append(b, ","+line8+`"hops": null`...)
