@@ -4,12 +4,13 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/curfew-jit/curfew/internal/netsec"
 	"github.com/curfew-jit/curfew/internal/scan/estate"
 )
 
 // Complete returns what gives a finding of a lean judgement all of its evidence. It takes the estate and the options that were judged
-// by, judges the finding's resource by its rule again, and changes nothing but Evidence: with it the finding is what a judgement that is
-// not lean gives, to the last byte. A finding that the estate does not give, or not with this verdict, is left as it is. What is
+// by, judges the finding's resource by its rule again, or the ports that fail, and changes nothing but Evidence: with it the finding is
+// what a judgement that is not lean gives, to the last byte. A finding that the estate does not give, or not with this verdict, is left as it is. What is
 // returned may be called from several goroutines, and for a finding again.
 //
 // It costs about what judging the resource cost. What is shown of a report is far less than what is found, and evidence is most of its size.
@@ -37,7 +38,7 @@ func Complete(e *estate.Estate, o Options) func(*Finding) {
 	})
 	return func(f *Finding) {
 		j := alone[f.Rule]
-		if j == nil {
+		if j == nil || j.tell(f) {
 			return
 		}
 		if j.again(&batch{into: f}, f, policies) {
@@ -47,6 +48,32 @@ func Complete(e *estate.Estate, o Options) func(*Finding) {
 			f.Evidence = h.Evidence
 		}
 	}
+}
+
+// tell adds to the ports of an open machine, of which most findings are, what a lean judgement leaves out, without judging by the rule
+// again. It returns false, and changes nothing, where it cannot tell or where the ports are not as they were judged.
+func (j *judge) tell(f *Finding) bool {
+	if f.Status != Fail || f.Type != typeVM || f.Rule != VMJITMissing && f.Rule != VMPortExposed || len(f.Evidence.Ports) == 0 || f.ID != FindingID(f.Rule, f.Resource) {
+		return false
+	}
+	v, ok := j.e.VM(f.Resource)
+	if !ok {
+		return false
+	}
+	m := machine{VM: v, id: strings.ToLower(v.ID)}
+	room := j.rooms.Get().(*room)
+	defer j.rooms.Put(room)
+	views := room.of(1)
+	ports := make([]PortEvidence, len(f.Evidence.Ports))
+	for i, p := range f.Evidence.Ports {
+		views[0] = j.viewInto(views[0].ways[:0], v, m.id, netsec.TCP, p.Port, false)
+		if ports[i] = p; views[0].exposure != p.Exposure {
+			return false
+		}
+		j.portWays(&m, &views[0], &ports[i])
+	}
+	f.Evidence = Evidence{Ports: ports, Rules: f.Evidence.Rules, Facts: j.portFacts(&m)}
+	return true
 }
 
 // again judges the resource of a finding. It returns false where the resource was not read.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 
@@ -106,11 +107,14 @@ func TestCompleteLeavesStrangersAlone(t *testing.T) {
 		"other resource": func(f *scan.Finding) { f.Resource += "-2" },
 		"other id":       func(f *scan.Finding) { f.ID = "f-aaaaaaaaaa" },
 		"other status":   func(f *scan.Finding) { f.Status = scan.Pass },
-		"other reason":   func(f *scan.Finding) { f.Reason = "because" },
+		"other exposure": func(f *scan.Finding) { f.Evidence.Ports[0].Exposure, f.Reason = scan.ExposedSome, "because" },
+		"other port":     func(f *scan.Finding) { f.Evidence.Ports[0].Port, f.Reason = 80, "because" },
+		"other reason":   func(f *scan.Finding) { f.Evidence.Ports, f.Reason = nil, "because" },
 		"no such rule":   func(f *scan.Finding) { f.Rule = "vm-blue" },
 		"other type":     func(f *scan.Finding) { f.Type = "Microsoft.Compute/disks" },
 	} {
 		f := r.Findings[0]
+		f.Evidence.Ports = slices.Clone(f.Evidence.Ports)
 		change(&f)
 		before := encoded(t, f)
 		if complete(&f); !bytes.Equal(encoded(t, f), before) {

@@ -374,18 +374,26 @@ func (j *judge) portEvidence(m *machine, p *portView, by protection) PortEvidenc
 	if by.by != "" {
 		e.Policy = by.policy
 	}
-	if j.o.Lean {
-		return e
+	if !j.o.Lean {
+		j.portWays(m, p, &e)
 	}
+	return e
+}
+
+// portWays adds the ways to a port, and what holds it open.
+func (j *judge) portWays(m *machine, p *portView, e *PortEvidence) {
+	e.Ways = make([]Way, 0, min(len(p.ways), maxWays))
 	for i := range p.ways {
 		if w := &p.ways[i]; w.Kind == estate.VirtualNetwork || len(e.Ways) < maxWays {
 			e.Ways = append(e.Ways, j.wayEvidence(m, p, i))
 		}
 	}
+	if e.Open = nil; len(e.Ways) == 0 {
+		e.Ways = nil
+	}
 	for _, ref := range p.held {
 		e.Open = append(e.Open, j.holdOf(m, p, ref))
 	}
-	return e
 }
 
 // maxWays bounds the public ways that are told of one port.

@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/curfew-jit/curfew/internal/scan"
 	"github.com/curfew-jit/curfew/internal/scan/estate"
 )
 
@@ -23,42 +24,130 @@ func (p *plan) jitMissing() {
 		return
 	}
 	var ports []string
-	var numbers []uint16
 	for _, e := range p.f.Evidence.Ports {
-		if e.ProtectedBy == "" && !slices.Contains(numbers, e.Port) {
-			ports, numbers = append(ports, strconv.Itoa(int(e.Port))), append(numbers, e.Port)
+		if port := strconv.Itoa(int(e.Port)); e.ProtectedBy == "" && !slices.Contains(ports, port) {
+			ports = append(ports, port)
 		}
 	}
 	if len(ports) == 0 {
-		port := 22
+		ports = []string{"22"}
 		if vm.OS == "windows" {
-			port = 3389
+			ports[0] = "3389"
 		}
-		ports, numbers = []string{strconv.Itoa(port)}, []uint16{uint16(port)}
 	}
-	list := strings.Join(ports, ", ")
-	p.say("Switch just-in-time access on for port " + list + " of " + vm.Name + ". curfew protect needs no plan of Defender and checks that the port is really shut.")
-	p.say("The other ways make a policy of Defender for Cloud for the addresses in NETWORK; it needs Defender for Servers Plan 2; an earlier rule that allows the port may bypass it, so scan again.")
-	p.curfew = "curfew protect " + sh(vm.ID) + " --port " + strings.Join(ports, ",") + " --max 3h"
-	p.step("Open the virtual machine " + vm.Name + " (subscription " + vm.Subscription + ", resource group " + vm.Group + "), Configuration, Just-in-time VM access, Enable just-in-time.")
-	p.step("Open Microsoft Defender for Cloud, Workload protections, Just-in-time VM access, Configured, " + vm.Name + ", Edit: port " + list +
-		", maximum request time 3 hours, allowed source IPs as narrow as they can be.")
-
+	m := unprotected{vm.Subscription, vm.Group, vm.Name, vm.ID, vm.Location, "", ports}
 	name, into := p.policyFor(vm)
-	if into != nil {
-		p.merge(vm, into, portsJSON(numbers))
-		return
+	m.policy = name
+	switch {
+	case into != nil:
+		p.jitSwitch(m)
+		p.merge(vm, into, portsJSON(ports))
+	case name == "" || vm.Location == "":
+		p.jitSwitch(m)
+	case m.plain():
+		p.done = p.jit(m)
+	default:
+		p.jitSwitch(m)
+		p.jitPolicy(m)
 	}
-	if name == "" || vm.Location == "" {
-		return
+}
+
+// unprotected is a machine for whose ports just-in-time access is missing.
+type unprotected struct {
+	sub, group, name, id, location string
+	policy                         string // the name of a policy of its own
+	ports                          []string
+}
+
+func (m *unprotected) values() [6]string {
+	return [...]string{m.sub, m.group, m.name, m.id, m.location, m.policy}
+}
+
+// plain tells whether every text stands as it is in each language, alone and within others.
+func (m *unprotected) plain() bool {
+	for _, v := range m.values() {
+		if v == "" || !leading[v[0]] || !only(v, bare) || !only(v, harmless) {
+			return false
+		}
 	}
-	// Of many failures most are this one: the texts are put together without formatting, which takes several times as long.
-	id := "/subscriptions/" + vm.Subscription + "/resourceGroups/" + vm.Group + "/providers/Microsoft.Security/locations/" + vm.Location + "/jitNetworkAccessPolicies/" + name
-	body := `{"kind":"Basic","properties":{"virtualMachines":[{"id":` + jsonText(vm.ID) + `,"ports":` + portsJSON(numbers) + `}]}}`
+	return true
+}
+
+// template is a remediation with gaps for the values of a machine: of each text the pieces between them, and which value follows.
+type template [6][]gap
+
+type gap struct {
+	before string
+	value  int // that follows; -1 at the end
+}
+
+const mark = "Zq" // around the number of a value: stands in no text of ours
+
+// jit returns the remediation of a machine whose texts are plain. Of many failures most are this one, so that the texts for some ports
+// are made once, by the same functions as any other, and the values put in.
+func (p *plan) jit(m unprotected) *scan.Remediation {
+	key := strings.Join(m.ports, ",")
+	t, ok := p.templates.Load(key)
+	if !ok {
+		q := &plan{f: scan.Finding{Rule: scan.VMJITMissing}, index: p.index}
+		v := func(n string) string { return mark + n + mark }
+		of := unprotected{v("0"), v("1"), v("2"), v("3"), v("4"), v("5"), m.ports}
+		q.jitSwitch(of)
+		q.jitPolicy(of)
+		r := q.render()
+		made := &template{}
+		for i, text := range []string{r.Summary, r.Curfew, r.AzureCLI, r.Bicep, r.Terraform, r.Portal} {
+			parts := strings.Split(text, mark) // text, number, text, …, text
+			for k := 0; k < len(parts); k += 2 {
+				g := gap{parts[k], -1}
+				if k+1 < len(parts) {
+					g.value = int(parts[k+1][0] - '0')
+				}
+				made[i] = append(made[i], g)
+			}
+		}
+		t, _ = p.templates.LoadOrStore(key, made)
+	}
+	values := m.values()
+	var out [6]string
+	for i, gaps := range t.(*template) {
+		n := 0
+		for _, g := range gaps {
+			if n += len(g.before); g.value >= 0 {
+				n += len(values[g.value])
+			}
+		}
+		var b strings.Builder
+		b.Grow(n)
+		for _, g := range gaps {
+			if b.WriteString(g.before); g.value >= 0 {
+				b.WriteString(values[g.value])
+			}
+		}
+		out[i] = b.String()
+	}
+	return &scan.Remediation{Summary: out[0], Curfew: out[1], AzureCLI: out[2], Bicep: out[3], Terraform: out[4], Portal: out[5]}
+}
+
+// jitSwitch says what to do, and by which command of ours and steps.
+func (p *plan) jitSwitch(m unprotected) {
+	list := strings.Join(m.ports, ", ")
+	p.say("Switch just-in-time access on for port " + list + " of " + m.name + ". curfew protect needs no plan of Defender and checks that the port is really shut.")
+	p.say("The other ways make a policy of Defender for Cloud for the addresses in NETWORK; it needs Defender for Servers Plan 2; an earlier rule that allows the port may bypass it, so scan again.")
+	p.curfew = "curfew protect " + sh(m.id) + " --port " + strings.Join(m.ports, ",") + " --max 3h"
+	p.step("Open the virtual machine " + m.name + " (subscription " + m.sub + ", resource group " + m.group + "), Configuration, Just-in-time VM access, Enable just-in-time.")
+	p.step("Open Microsoft Defender for Cloud, Workload protections, Just-in-time VM access, Configured, " + m.name + ", Edit: port " + list +
+		", maximum request time 3 hours, allowed source IPs as narrow as they can be.")
+}
+
+// jitPolicy adds the ways to make a policy of the machine's own.
+func (p *plan) jitPolicy(m unprotected) {
+	id := "/subscriptions/" + m.sub + "/resourceGroups/" + m.group + "/providers/Microsoft.Security/locations/" + m.location + "/jitNetworkAccessPolicies/" + m.policy
+	body := `{"kind":"Basic","properties":{"virtualMachines":[{"id":` + jsonText(m.id) + `,"ports":` + portsJSON(m.ports) + `}]}}`
 	p.needs = true
 	p.shell("az rest --method put --url " + sh(id+"?api-version="+jitAPI) + " --body " + network(sh(body), `"`))
 	b, h := "", ""
-	for _, n := range ports {
+	for _, n := range m.ports {
 		b += `          {
             number: ` + n + `
             protocol: 'TCP'
@@ -74,17 +163,17 @@ func (p *plan) jitMissing() {
             },
 `
 	}
-	p.bicep = append(p.bicep, `// az deployment group create --subscription `+plain(vm.Subscription)+` --resource-group `+plain(vm.Group)+`
+	p.bicep = append(p.bicep, `// az deployment group create --subscription `+plain(m.sub)+` --resource-group `+plain(m.group)+`
 @description('The addresses that may ask')
 param network string
 
 resource policy '`+jitType+`@`+jitAPI+`' = {
-  name: `+bicep(vm.Location+"/"+name)+`
+  name: `+bicep(m.location+"/"+m.policy)+`
   kind: 'Basic'
   properties: {
     virtualMachines: [
       {
-        id: `+bicep(vm.ID)+`
+        id: `+bicep(m.id)+`
         ports: [
 `+b+`        ]
       }
@@ -92,15 +181,15 @@ resource policy '`+jitType+`@`+jitAPI+`' = {
   }
 }
 `)
-	p.hcl = append(p.hcl, `# In subscription `+plain(vm.Subscription)+`. The provider azurerm has no resource for these policies: the template is its way to any.
+	p.hcl = append(p.hcl, `# In subscription `+plain(m.sub)+`. The provider azurerm has no resource for these policies: the template is its way to any.
 variable "network" {
   description = "The addresses that may ask"
   type        = string
 }
 
 resource "azurerm_resource_group_template_deployment" "jit" {
-  name                = `+hcl("jit-"+name)+`
-  resource_group_name = `+hcl(vm.Group)+`
+  name                = `+hcl("jit-"+m.policy)+`
+  resource_group_name = `+hcl(m.group)+`
   deployment_mode     = "Incremental"
   template_content = jsonencode({
     "$schema"      = "https://schema.management.azure.com/schemas/2019-04-01/deploymentTemplate.json#"
@@ -108,11 +197,11 @@ resource "azurerm_resource_group_template_deployment" "jit" {
     resources = [{
       type       = "`+jitType+`"
       apiVersion = "`+jitAPI+`"
-      name       = `+hcl(vm.Location+"/"+name)+`
+      name       = `+hcl(m.location+"/"+m.policy)+`
       kind       = "Basic"
       properties = {
         virtualMachines = [{
-          id = `+hcl(vm.ID)+`
+          id = `+hcl(m.id)+`
           ports = [
 `+h+`          ]
         }]
@@ -124,13 +213,13 @@ resource "azurerm_resource_group_template_deployment" "jit" {
 }
 
 // portsJSON returns the ports of a policy: each for the addresses that are yet to be named.
-func portsJSON(numbers []uint16) string {
+func portsJSON(ports []string) string {
 	s := "["
-	for i, n := range numbers {
+	for i, n := range ports {
 		if i > 0 {
 			s += ","
 		}
-		s += `{"allowedSourceAddressPrefix":"` + networkToken + `","maxRequestAccessDuration":"` + jitLongest + `","number":` + strconv.Itoa(int(n)) + `,"protocol":"TCP"}`
+		s += `{"allowedSourceAddressPrefix":"` + networkToken + `","maxRequestAccessDuration":"` + jitLongest + `","number":` + n + `,"protocol":"TCP"}`
 	}
 	return s + "]"
 }

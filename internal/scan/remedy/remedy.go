@@ -20,8 +20,9 @@ import (
 
 // Writer writes remediations for the findings of one estate. It is safe for concurrent use.
 type Writer struct {
-	e     *estate.Estate
-	index func() *index
+	e         *estate.Estate
+	index     func() *index
+	templates sync.Map // of just-in-time access, by the ports
 }
 
 // index finds what the estate itself does not by an id in lower case.
@@ -34,7 +35,7 @@ type index struct {
 
 // New returns a writer for an estate. What it has to look up is gathered when it is first needed.
 func New(e *estate.Estate) *Writer {
-	return &Writer{e, sync.OnceValue(func() *index {
+	return &Writer{e: e, index: sync.OnceValue(func() *index {
 		x := &index{map[string]*estate.ScaleSet{}, map[string]*estate.JITPolicy{}, map[string]*estate.JITPolicy{}, map[string]bool{}}
 		for _, s := range e.ScaleSets() {
 			x.sets[strings.ToLower(s.ID)] = s
@@ -61,7 +62,7 @@ func (w *Writer) For(f scan.Finding) *scan.Remediation {
 	if f.Status != scan.Fail {
 		return nil
 	}
-	p := &plan{f: f, e: w.e, index: w.index}
+	p := &plan{f: f, e: w.e, index: w.index, templates: &w.templates}
 	switch f.Rule {
 	case scan.VMPortExposed:
 		p.exposed()
@@ -84,6 +85,9 @@ func (w *Writer) For(f scan.Finding) *scan.Remediation {
 	case scan.RuleOrphaned:
 		p.remove("what it was written for is gone")
 	}
+	if p.done != nil {
+		return p.done
+	}
 	return p.render()
 }
 
@@ -92,7 +96,9 @@ type plan struct {
 	f scan.Finding
 	e *estate.Estate
 
-	index func() *index
+	index     func() *index
+	templates *sync.Map
+	done      *scan.Remediation // of a template; nothing else is gathered then
 
 	summary   []string // sentences
 	curfew    string

@@ -15,6 +15,7 @@ import (
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 	"github.com/hashicorp/hcl/v2/hclwrite"
+	"pgregory.net/rapid"
 
 	"github.com/curfew-jit/curfew/internal/netsec"
 	"github.com/curfew-jit/curfew/internal/scan"
@@ -303,5 +304,38 @@ func TestNarrowerRulesAndWindows(t *testing.T) {
 				t.Errorf("%s: %q is missing in %q", name, w, r.Summary)
 			}
 		}
+	}
+}
+
+// What a template gives is what the same functions give that write everything else; a text that has to be quoted anywhere has no template.
+func TestTemplateIsTheText(t *testing.T) {
+	plain := rapid.StringMatching(`[A-Za-z0-9_/.:][A-Za-z0-9_/.:,-]{0,12}`)
+	odd := rapid.OneOf(rapid.String(), rapid.SampledFrom([]string{hostile, "-web", "Zq0Zq", "a b", "@x", "$x", "ü"}))
+	quick := 0
+	rapid.Check(t, func(t *rapid.T) {
+		text := func(name string) string {
+			if rapid.IntRange(0, 19).Draw(t, "odd") == 0 {
+				return odd.Draw(t, name)
+			}
+			return plain.Draw(t, name)
+		}
+		ports := rapid.SliceOfN(rapid.SampledFrom([]string{"22", "3389", "5985"}), 1, 3).Draw(t, "ports")
+		a, b := remedy.JIT(text("sub"), text("group"), text("name"), text("id"), text("location"), text("policy"), ports...)
+		if a == nil {
+			return
+		}
+		quick++
+		if *a != *b {
+			t.Fatalf("by template\n%+v\nwithout\n%+v", *a, *b)
+		}
+	})
+	if quick == 0 {
+		t.Error("no template was used")
+	}
+	if a, b := remedy.JIT(sub, "shop", "web-01", "/subscriptions/"+sub+"/resourceGroups/shop/providers/Microsoft.Compute/virtualMachines/web-01", "westeurope", "web-01", "22"); a == nil || *a != *b {
+		t.Errorf("an ordinary machine: %v", a)
+	}
+	if a, _ := remedy.JIT(sub, "shop", hostile, "/x", "westeurope", "web-01", "22"); a != nil {
+		t.Error("a hostile name has a template")
 	}
 }
