@@ -64,10 +64,10 @@ func elsewhere(c *config.Azure, getenv func(string) string, endpoint string) err
 	return nil
 }
 
-// collected reads an estate, from a file or from Azure. A scan holds most of what it allocates, and what is garbage for a moment would
-// double that on a laptop: the collector runs two and a half times as often as usual, for a tenth more processor.
+// collected reads an estate, from a file or from Azure. What comes after holds most of what it allocates, and what is garbage for a moment
+// would double that on a laptop: from then on the collector runs two and a half times as often as usual, for a tenth more processor.
 func collected(ctx context.Context, e cli.Env, o cli.ScanSource) (cli.Collected, error) {
-	debug.SetGCPercent(40)
+	defer debug.SetGCPercent(40)
 	if o.File != "" {
 		return fromFile(e, o.File)
 	}

@@ -43,7 +43,8 @@ type atom struct {
 	scope       *addrs
 	id          string // lower-case; empty for what cannot be the same in two rules
 	name        string
-	tag         bool // a service tag; otherwise something that was not read or not understood
+	tag         bool   // a service tag; otherwise something that was not read or not understood
+	why         string // why it is not known, where that goes without saying for neither
 }
 
 type side struct {
@@ -89,13 +90,13 @@ type place struct {
 	env      Env
 	vnet     *addrs // as given, with the host's address
 	internet *addrs
-	// maybeInternet are public addresses that belong to the virtual network only by a default route: the documentation
-	// does not say whether Internet still holds them.
-	maybeInternet *addrs
-	unknownVnet   bool
-	zones         [4]ranges // Internet, virtual network, platform, other: where Reachable counts sources
-	zoneSets      [4]func() *netipx.IPSet
-	tags          map[string]*addrs // the known ones that were met
+	// byRoute are addresses that belong to the virtual network only by a default route, if at all, and maybeInternet the public ones
+	// of them: the documentation does not say which of the two tags holds them (FACTS 2.1). surely is the rest of the network.
+	byRoute, maybeInternet, surely *addrs
+	unknownVnet                    bool
+	zones                          [4]ranges // Internet, virtual network, platform, other: where Reachable counts sources
+	zoneSets                       [4]func() *netipx.IPSet
+	tags                           map[string]*addrs // the known ones that were met
 
 	// Groups of a network say the same things over and over: what is sure is compiled once and shared. Nil where nothing is shared.
 	sides map[string]*sharedSide // by what sideKey says
@@ -129,7 +130,8 @@ func newPlace(env Env) *place {
 	narrowly, widely := prefixRanges(narrow...), prefixRanges(env.VirtualNetwork...)
 	p.vnet = newAddrs(union(widely, prefixRanges(netip.PrefixFrom(platformV4, 32))))
 	p.internet = newAddrs(public.minus(widely))
-	p.maybeInternet = newAddrs(public.and(widely).minus(narrowly))
+	p.byRoute = newAddrs(widely.minus(narrowly))
+	p.maybeInternet, p.surely = newAddrs(public.and(p.byRoute.rs)), newAddrs(p.vnet.rs.minus(p.byRoute.rs.minus(platform)))
 	// A default route does not make the Internet a part of the network.
 	zone := narrowly
 	if p.unknownVnet {
@@ -379,7 +381,9 @@ func (c *crule) compilePorts(p *place, protocol string, sports, dports []string)
 func uncertainty(c *crule, faults []string) string {
 	for _, s := range []*side{c.src, c.dst} {
 		for _, a := range s.atoms {
-			if a.tag {
+			if a.why != "" {
+				faults = append(faults, a.why)
+			} else if a.tag {
 				faults = append(faults, "the addresses of the service tag "+a.name+" are not known")
 			}
 		}
@@ -495,7 +499,12 @@ func isTagName(s string) bool {
 func (p *place) tag(lower, name string, far bool) (*addrs, *atom) {
 	switch lower {
 	case "virtualnetwork", "virtual_network": // the second is the spelling of classic deployments
-		if !p.unknownVnet {
+		switch {
+		case p.unknownVnet:
+		case far && len(p.byRoute.rs) > 0:
+			return p.surely, &atom{scope: p.byRoute, id: "virtualnetwork", name: "VirtualNetwork",
+				why: "whether the tag VirtualNetwork holds everything that a route for all addresses leads to is not documented"}
+		default:
 			return p.vnet, nil
 		}
 		if !far { // the machine itself is surely in its network
@@ -505,7 +514,8 @@ func (p *place) tag(lower, name string, far bool) (*addrs, *atom) {
 	case "internet":
 		if len(p.maybeInternet.v4)+len(p.maybeInternet.v6) > 0 {
 			// No tag that one sender is in and another is not: of all of them the same is not known, and no source is surely outside.
-			return p.internet, &atom{scope: p.maybeInternet, id: "internet", name: "Internet"}
+			return p.internet, &atom{scope: p.maybeInternet, id: "internet", name: "Internet",
+				why: "whether the tag Internet holds what a route for all addresses leads to is not documented"}
 		}
 		return p.internet, nil
 	case "azureloadbalancer", "azure_loadbalancer":

@@ -73,7 +73,7 @@ func TestReachable(t *testing.T) {
 	if r.Internet.Access() != netsec.Unknown || r.VirtualNetwork.Access() != allow {
 		t.Errorf("a default route, and a deny of Internet: %+v", r)
 	}
-	if r = reach(netsec.Path{NIC: netsec.Compile(group(), routed), VirtualNetwork: routed.VirtualNetwork}, "22"); r.Internet.Access() != allow {
+	if r = reach(netsec.Path{NIC: netsec.Compile(group(), routed), VirtualNetwork: routed.VirtualNetwork}, "22"); r.Internet.Access() != netsec.Unknown || r.VirtualNetwork.Access() != allow || !strings.Contains(r.Internet.Open[0].Why, "not documented") {
 		t.Errorf("a default route, and no rule: %+v", r)
 	}
 	always := nic(shut)

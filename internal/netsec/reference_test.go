@@ -101,8 +101,11 @@ func refAddr(text string, a netip.Addr, env netsec.Env, side string, near bool, 
 	case "*":
 		return true
 	case "virtualnetwork":
-		if a == netip.MustParseAddr("168.63.129.16") || inVnet || byRoute {
+		if a == netip.MustParseAddr("168.63.129.16") || inVnet {
 			return true
+		}
+		if byRoute {
+			return near || choose(side+"route:virtualnetwork")
 		}
 		if len(env.VirtualNetwork) == 0 && !refPublic(a) && !refPlatform(a) {
 			return near || choose(side+"tag:virtualnetwork")

@@ -59,6 +59,16 @@ func guarded(state string, ports []obj, rules ...string) func(w *world) {
 	}
 }
 
+// routed is a machine with a public address, in a subnet whose traffic a route leads elsewhere.
+func routed(prefix string, rules ...string) func(w *world) {
+	return func(w *world) {
+		single("web-nsg", "20.1.2.3", rules...)(w)
+		w.put("Microsoft.Network/routeTables/way-out", obj{"routes": []obj{{"name": "out", "properties": obj{"addressPrefix": prefix, "nextHopType": "VirtualAppliance", "nextHopIpAddress": "10.0.9.4"}}}})
+		subnet := props(w.at["Microsoft.Network/virtualNetworks/net"])["subnets"].([]obj)[0]
+		props(subnet)["routeTable"] = obj{"id": root + "Microsoft.Network/routeTables/way-out"}
+	}
+}
+
 func lone(rules ...string) func(w *world) {
 	return func(w *world) { w.nsg("lone", rules...) }
 }
@@ -92,6 +102,10 @@ var cases = map[scan.RuleID][]jcase{
 		{"another machine's address", single("web-nsg", "20.1.2.3", "allow-ssh 300 Allow Tcp * 10.0.0.99 22"), scan.Options{}},
 		{"no public path", single("web-nsg", "", "allow-ssh 300 Allow Tcp * * 22"), scan.Options{}},
 		{"Standard without a group is shut", single("", "20.1.2.3"), scan.Options{}},
+		{"a route for all addresses", routed("0.0.0.0/0"), scan.Options{}},
+		{"a route for all addresses, and a rule that denies them", routed("0.0.0.0/0", "no 400 Deny * * * *"), scan.Options{}},
+		{"a route for all addresses, and a rule that allows them", routed("0.0.0.0/0", "ssh 400 Allow Tcp Internet * 22", "all 410 Allow Tcp * * 22"), scan.Options{}},
+		{"a route for named public addresses", routed("20.0.0.0/8"), scan.Options{}},
 		{"Basic without a group is open", single("", "basic:20.1.2.3"), scan.Options{}},
 		{"ports of one's own", single("web-nsg", "20.1.2.3", "allow 300 Allow Tcp * * 2222"), scan.Options{Ports: []uint16{2222}}},
 		{"a live grant is no exposure", single("web-nsg", "20.1.2.3", liveName+" 100 Allow Tcp * 10.0.0.4 22", deny22), scan.Options{}},
@@ -144,6 +158,12 @@ var cases = map[scan.RuleID][]jcase{
 		{"Defender protects another port", guarded("Succeeded", []obj{jitPort(3389, "10.1.2.3", "PT1H")}), scan.Options{}},
 		{"Defender protects SSH, and RDP is open", guarded("Succeeded", hourly, "allow-rdp 300 Allow Tcp * * 3389"), scan.Options{}},
 		{"a policy that failed to provision", guarded("Failed", hourly), scan.Options{}},
+		{"a policy that is being changed", guarded("Updating", hourly), scan.Options{}},
+		{"a policy that is being changed, and a rule of ours", guarded("Updating", hourly, deny22), scan.Options{}},
+		{"a policy that is being changed, and another", func(w *world) {
+			guarded("Updating", hourly)(w)
+			w.policy("second", vmID("web"), "Succeeded", hourly...)
+		}, scan.Options{}},
 		{"a policy without ports", guarded("Succeeded", nil), scan.Options{}},
 		{"a policy of UDP", guarded("Succeeded", []obj{{"number": 22, "protocol": "UDP", "allowedSourceAddressPrefix": "*", "maxRequestAccessDuration": "PT1H"}}), scan.Options{}},
 		{"a policy with protocol *", guarded("Succeeded", []obj{{"number": 22, "protocol": "*", "allowedSourceAddressPrefix": "*", "maxRequestAccessDuration": "PT1H"}}), scan.Options{}},
@@ -185,6 +205,12 @@ var cases = map[scan.RuleID][]jcase{
 		{"a policy without a deny", guarded("Succeeded", hourly, "allow-ssh 300 Allow Tcp * * 22"), scan.Options{}},
 		{"a policy without a deny, and nobody let in but the network", guarded("Succeeded", hourly), scan.Options{}},
 		{"a policy that failed to provision", guarded("Failed", hourly), scan.Options{}},
+		{"a policy that is being changed", guarded("Updating", hourly), scan.Options{}},
+		{"a policy that is being changed, and a rule of ours", guarded("Updating", hourly, deny22), scan.Options{}},
+		{"a policy that is being changed, and another", func(w *world) {
+			guarded("Updating", hourly)(w)
+			w.policy("second", vmID("web"), "Succeeded", hourly...)
+		}, scan.Options{}},
 		{"a policy and somebody's own deny", guarded("Succeeded", hourly, "no 200 Deny * * * 22"), scan.Options{}},
 		{"a port that is no management port", guarded("Succeeded", []obj{jitPort(8443, "*", "PT1H")}, "web 300 Allow Tcp Internet * 8443"), scan.Options{}},
 		{"our deny holds", single("web-nsg", "20.1.2.3", deny22, "allow-ssh 300 Allow Tcp * * 22"), scan.Options{}},

@@ -80,9 +80,18 @@ func (j *judge) askedFor(vmID string, port uint16, sources []string) bool {
 const contradictory = "contradictory"
 
 // provisioned tells whether a policy protects at all. The state is read-only and always told by the API; where an export leaves it out, the
-// policy counts, and vm-jit-ineffective says whether it works.
-func provisioned(p *estate.JITPolicy) bool {
-	return p.ProvisioningState == "" || strings.EqualFold(p.ProvisioningState, "Succeeded")
+// policy counts, and vm-jit-ineffective says whether it works. Of a state that is neither good nor bad (no document lists them) it is
+// not known, and doubt says why: what a policy did before goes on while it is changed, for all that is known.
+func provisioned(p *estate.JITPolicy) (on bool, doubt string) {
+	switch s := strings.ToLower(p.ProvisioningState); s {
+	case "", "succeeded":
+		return true, ""
+	case "failed", "canceled":
+		return false, ""
+	case contradictory:
+		return false, "the just-in-time policy " + p.Name + " stands twice with different content"
+	}
+	return false, "the provisioning state of the just-in-time policy " + p.Name + " is " + p.ProvisioningState + ", and whether it protects meanwhile is not known"
 }
 
 // protects tells whether an entry protects a port. A policy's protocol is TCP, UDP or *; without one it protects nothing.
@@ -111,11 +120,12 @@ func (j *judge) protectionOf(v *estate.VM, vmID string, proto netsec.Protocol, p
 			if !protects(&x.machine.Ports[i], proto, port) {
 				continue
 			}
-			if provisioned(x.policy) {
+			on, doubt := provisioned(x.policy)
+			if on {
 				return protection{by: "defender", policy: x.policy.ID}
 			}
-			if x.policy.ProvisioningState == contradictory {
-				out.unread = "the just-in-time policy " + x.policy.Name + " stands twice with different content"
+			if doubt != "" {
+				out.unread = doubt
 				continue
 			}
 			out.near = fmt.Sprintf("the policy %s names it, but its provisioning state is %s, so it protects nothing", x.policy.Name, x.policy.ProvisioningState)
@@ -219,15 +229,19 @@ type guarded struct {
 func (j *judge) guardedPorts(v *estate.VM, vmID string) []guarded {
 	var out []guarded
 	add := func(g guarded) {
-		for _, x := range out {
+		for i, x := range out {
 			if x.proto == g.proto && x.ports.Covers(g.ports) {
+				if x.ports == g.ports && x.unread != "" && g.unread == "" {
+					out[i] = g // one that is known says more
+				}
 				return
 			}
 		}
 		out = append(out, g)
 	}
 	for _, x := range j.jit[vmID] {
-		if !provisioned(x.policy) {
+		on, doubt := provisioned(x.policy)
+		if !on && doubt == "" {
 			continue
 		}
 		for i := range x.machine.Ports {
@@ -238,7 +252,7 @@ func (j *judge) guardedPorts(v *estate.VM, vmID string) []guarded {
 			}
 			for _, proto := range []netsec.Protocol{netsec.TCP, netsec.UDP} {
 				if q == proto || q == netsec.Any {
-					add(guarded{proto, netsec.Port(uint16(p.Number)), protection{by: "defender", policy: x.policy.ID}})
+					add(guarded{proto, netsec.Port(uint16(p.Number)), protection{by: "defender", policy: x.policy.ID, unread: doubt}})
 				}
 			}
 		}

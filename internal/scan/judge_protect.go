@@ -212,6 +212,11 @@ func (j *judge) jitIneffective(b *batch, m *machine) {
 		p := j.without(m, g, &looks)
 		switch p.exposure {
 		case ExposedInternet, ExposedSome, ExposedVirtualNetwork:
+			if g.unread != "" {
+				p.unknown = g.unread
+				dim = append(dim, open{g, p})
+				continue
+			}
 			bad = append(bad, open{g, p})
 			if rank(exposures, p.exposure) < rank(exposures, v.exposure) {
 				v.exposure = p.exposure
@@ -246,6 +251,9 @@ func (j *judge) jitIneffective(b *batch, m *machine) {
 	case len(dim) > 0:
 		v.status, v.exposure, told = Unknown, ExposureUnknown, dim
 		v.reason = func() string {
+			if dim[0].unread != "" {
+				return fmt.Sprintf("port %d is open, and it is not known whether just-in-time access is on for it: %s", dim[0].port, dim[0].unread)
+			}
 			return fmt.Sprintf("port %d is protected by %s, but it is not known whether it is shut: %s", dim[0].port, guardText(dim[0].protection), dim[0].unknown)
 		}
 	case hidden:
