@@ -287,7 +287,7 @@ func (c *cli) runFix(cmd *cobra.Command, args []string, o *fixFlags) error {
 		c.say("note: %s", n)
 	}
 	if !out.Report.Summary.Complete {
-		c.say("note: the scan is not complete: %s", gapWords(out.Report.Gaps))
+		c.say("note: the scan is not complete: %s", gapWords(out.Report))
 	}
 	findings, err := pick(out.Report.Findings, args)
 	if err != nil {

@@ -426,8 +426,8 @@ func (c *cli) runScan(cmd *cobra.Command, o *scanFlags) error {
 		c.say("%s: %s", o.baseline, say)
 	}
 	if !out.Report.Summary.Complete && !o.partial {
-		return access.Errorf(access.CodeUnavailable, "the scan is not complete: %s", gapWords(out.Report.Gaps)).
-			WithHint("give the login the rights to read it, or accept a partial scan with --allow-partial")
+		return access.Errorf(access.CodeUnavailable, "the scan is not complete: %s", gapWords(out.Report)).
+			WithHint(incompleteHint(o.File != ""))
 	}
 	if threshold.Fails(out.Report.Findings) {
 		c.say("findings at or above %s: see above", o.failOn)
@@ -436,13 +436,29 @@ func (c *cli) runScan(cmd *cobra.Command, o *scanFlags) error {
 	return nil
 }
 
-func gapWords(gaps []scan.Gap) string {
+func incompleteHint(file bool) string {
+	if file {
+		return "put it into the export, or accept a partial scan with --allow-partial"
+	}
+	return "give the login the rights to read it, or accept a partial scan with --allow-partial"
+}
+
+func gapWords(r scan.Report) string {
+	gaps := r.Gaps
 	if len(gaps) == 0 {
-		return "something could not be read"
+		for _, f := range r.Findings {
+			if f.Status == scan.Unknown {
+				return fmt.Sprintf("a verdict about %s needs what is not there: %s", safe(f.Name), safe(f.Reason))
+			}
+		}
+		return "something that a verdict needs is not there"
 	}
 	g := gaps[0]
 	s := g.Source
-	if g.Subscription != "" {
+	switch {
+	case g.Resource != "":
+		s += ", " + g.Resource + ","
+	case g.Subscription != "":
 		s += " of subscription " + g.Subscription
 	}
 	s += " could not be read (" + g.Reason + ")"

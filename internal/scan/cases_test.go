@@ -102,6 +102,15 @@ var cases = map[scan.RuleID][]jcase{
 		{"another machine's address", single("web-nsg", "20.1.2.3", "allow-ssh 300 Allow Tcp * 10.0.0.99 22"), scan.Options{}},
 		{"no public path", single("web-nsg", "", "allow-ssh 300 Allow Tcp * * 22"), scan.Options{}},
 		{"Standard without a group is shut", single("", "20.1.2.3"), scan.Options{}},
+		{"a NAT rule of a firewall", func(w *world) {
+			w.vm("web", 4, w.nsg("web-nsg"), "")
+			net := props(w.at["Microsoft.Network/virtualNetworks/net"])
+			net["subnets"] = append(net["subnets"].([]obj), obj{"name": "AzureFirewallSubnet", "properties": obj{"addressPrefix": "10.0.9.0/26"}})
+			w.put("Microsoft.Network/azureFirewalls/edge", obj{
+				"ipConfigurations": []obj{{"name": "ip", "properties": obj{"subnet": obj{"id": root + "Microsoft.Network/virtualNetworks/net/subnets/AzureFirewallSubnet"}}}},
+				"natRuleCollections": []obj{{"name": "nc", "properties": obj{"priority": 100, "action": obj{"type": "Dnat"}, "rules": []obj{{"name": "ssh-web", "protocols": []string{"TCP"},
+					"sourceAddresses": []string{"*"}, "destinationAddresses": []string{"20.9.9.9"}, "destinationPorts": []string{"2222"}, "translatedAddress": "10.0.0.4", "translatedPort": "22"}}}}}})
+		}, scan.Options{}},
 		{"a route for all addresses", routed("0.0.0.0/0"), scan.Options{}},
 		{"a route for all addresses, and a rule that denies them", routed("0.0.0.0/0", "no 400 Deny * * * *"), scan.Options{}},
 		{"a route for all addresses, and a rule that allows them", routed("0.0.0.0/0", "ssh 400 Allow Tcp Internet * 22", "all 410 Allow Tcp * * 22"), scan.Options{}},

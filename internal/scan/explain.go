@@ -248,9 +248,9 @@ func (t *tracer) entry(w *estate.Way, x *Way) {
 		h.Why = fmt.Sprintf("%s leads from %sport %s to %s", kindWords[w.Kind], front, frontPorts(w), to)
 	case estate.FirewallDNAT:
 		h.Layer, h.Rule = "firewall", w.Rule
-		h.Why = fmt.Sprintf("the firewall's NAT rule leads from %sport %s to %s", front, frontPorts(w), to)
+		h.Why = fmt.Sprintf("the firewall's %s leads from %sport %s to %s", natText(w), front, frontPorts(w), to)
 		if a := t.q.From.Addr; a.IsValid() && w.Clients != nil && !w.Clients.Contains(a) {
-			h.Access, h.Why = "deny", fmt.Sprintf("the firewall's NAT rule does not let %s in", a)
+			h.Access, h.Why = "deny", fmt.Sprintf("the firewall's %s does not let %s in", natText(w), a)
 		}
 	default:
 		if w.Via == "" {
@@ -340,7 +340,7 @@ func (t *tracer) zone(w *estate.Way, x *Way) {
 	x.Sources, x.MoreSources = sourcesOf(z)
 	if w.Kind == estate.FirewallDNAT {
 		if z.Access() == netsec.Deny && w.Clients != nil && len(w.Clients.Ranges()) == 0 {
-			x.Hops[0].Access, x.Hops[0].Why = "deny", "the firewall's NAT rule lets no public address in"
+			x.Hops[0].Access, x.Hops[0].Why = "deny", "the firewall's "+natText(w)+" lets no public address in"
 			return
 		}
 		t.behindFirewall(w, x)

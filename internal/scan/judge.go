@@ -73,26 +73,27 @@ func Judge(e *estate.Estate, o Options, emit func(Finding)) Summary {
 // judgeAll is Judge with several findings at a time.
 func judgeAll(e *estate.Estate, o Options, emit func([]Finding)) Summary {
 	j := newJudge(e, o)
-	sum := emptySummary()
+	sum, unread := emptySummary(), 0
 	add := func(b batch) {
 		for k, n := range b.counts {
 			sum.count(k.rule, k.status, k.severity, n)
 		}
 		sum.Exposed += b.exposed
+		unread += b.unread
 		emit(b.findings)
 	}
 	vms, sets, policies, nsgs := e.VMs(), e.ScaleSets(), e.Policies(), e.NSGs()
 	if j.wantsVMs() {
-		each(vms, 128, j.vm, add)
+		each(vms, 128, missed(j.vm, func(v *estate.VM) bool { return len(v.Problems) > 0 }), add)
 	}
 	if j.want[VMSSTerminateOff] || j.want[VMSSTerminateShort] {
-		each(sets, 128, j.scaleSet, add)
+		each(sets, 128, missed(j.scaleSet, func(s *estate.ScaleSet) bool { return len(s.Problems) > 0 }), add)
 	}
 	if j.want[JITPolicyBroad] {
-		each(policies, 64, j.policyBroad, add)
+		each(policies, 64, missed(j.policyBroad, func(p *estate.JITPolicy) bool { return p.ProvisioningState == contradictory }), add)
 	}
 	if j.want[NSGRuleBroad] || j.want[RuleOverdue] || j.want[RuleOrphaned] {
-		each(nsgs, 64, j.nsg, add)
+		each(nsgs, 64, missed(j.nsg, func(n *estate.NSG) bool { return len(n.Problems) > 0 }), add)
 	}
 	var hidden batch
 	j.gaps(&hidden)
@@ -100,7 +101,7 @@ func judgeAll(e *estate.Estate, o Options, emit func([]Finding)) Summary {
 	counts := e.Counts()
 	sum.Subscriptions, sum.Resources = counts.Subscriptions, counts.Resources
 	sum.VMs, sum.ScaleSets, sum.NSGs = len(vms), len(sets), len(nsgs)
-	sum.Complete = len(e.Gaps()) == 0
+	sum.Complete = len(e.Gaps()) == 0 && unread == 0
 	return sum
 }
 
@@ -223,6 +224,8 @@ type batch struct {
 	findings []Finding
 	counts   map[countKey]int
 	exposed  int
+	unknowns int      // verdicts that are unknown
+	unread   int      // resources with such, and of which something that was named is not there
 	into     *Finding // where one finding alone is to be completed: nothing else is gathered then
 }
 
@@ -295,6 +298,9 @@ func (j *judge) found(b *batch, rule RuleID, m *estate.Meta, typ string, v verdi
 		b.counts = map[countKey]int{}
 	}
 	b.counts[countKey{rule, v.status, severity}]++
+	if v.status == Unknown {
+		b.unknowns++
+	}
 	if !j.listed(v.status) {
 		return
 	}
@@ -306,6 +312,17 @@ func (j *judge) found(b *batch, rule RuleID, m *estate.Meta, typ string, v verdi
 		}
 	}
 	b.findings = append(b.findings, f)
+}
+
+// missed counts the resources of which a verdict is unknown and something that they name is not there, or contradicts itself: a scan that
+// needs it is not complete. What is unknown although everything was read (a tag whose addresses nobody tells) does not count.
+func missed[T any](judge func(*batch, T), problem func(T) bool) func(*batch, T) {
+	return func(b *batch, x T) {
+		before := b.unknowns
+		if judge(b, x); b.unknowns > before && problem(x) {
+			b.unread++
+		}
+	}
 }
 
 func say(s string) func() string { return func() string { return s } }

@@ -138,7 +138,7 @@ func (j *judge) protectionOf(v *estate.VM, vmID string, proto netsec.Protocol, p
 	if own.near != "" {
 		out.near = own.near
 	}
-	if g, hidden := j.e.Hidden(v.Subscription, typePolicy); hidden {
+	if g, hidden := j.e.Incomplete(v.Subscription, typePolicy); hidden {
 		out.unread = "just-in-time policies could not be read: " + g.Reason
 	} else if own.unread != "" {
 		out.unread = own.unread

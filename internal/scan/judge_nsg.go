@@ -218,7 +218,7 @@ func (j *judge) broad(b *batch, n *estate.NSG) {
 					break
 				}
 				if maybe == "" && couldBeExposed(&zone) {
-					maybe = fmt.Sprintf("port %d may be open to the Internet by its own rules: %s", port, whyUnknown(&zone))
+					maybe = fmt.Sprintf("port %d may be open to the Internet by its own rules: %s", port, j.whyUnknown(&zone))
 				}
 			}
 			if open != "" {
@@ -458,7 +458,7 @@ func (j *judge) endless(n ruleName) bool { return n.end.Sub(j.o.Now) > longestGr
 // running tells whether a request of Defender runs that an allow of its stands for: for a machine that the rule leads to, on its port, from
 // its source. FACTS 1.4.
 func (j *judge) running(n *estate.NSG, r *estate.NSGRule) (running, sure bool) {
-	if _, hidden := j.e.Hidden(n.Subscription, typePolicy); hidden {
+	if _, hidden := j.e.Incomplete(n.Subscription, typePolicy); hidden {
 		return false, false
 	}
 	sure = true
@@ -503,7 +503,7 @@ func meet(a, b []string) bool {
 // machinesHidden says why it is not known which machines there are, "" when it is.
 func (j *judge) machinesHidden(subscription string) string {
 	for _, t := range []string{typeVM, typeNIC} {
-		if g, hidden := j.e.Hidden(subscription, t); hidden {
+		if g, hidden := j.e.Incomplete(subscription, t); hidden {
 			return cmp.Or(g.Source, t) + " could not be read: " + g.Reason
 		}
 	}

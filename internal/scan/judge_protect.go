@@ -200,7 +200,7 @@ func (j *judge) jitIneffective(b *batch, m *machine) {
 		return
 	}
 	guards := j.guardedPorts(m.VM, m.id)
-	_, hidden := j.e.Hidden(m.Subscription, typePolicy)
+	_, hidden := j.e.Incomplete(m.Subscription, typePolicy)
 	type open struct {
 		guarded
 		portView

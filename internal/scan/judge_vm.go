@@ -52,7 +52,7 @@ func (j *judge) viewInto(room []estate.Way, v *estate.VM, vmID string, proto net
 			case z.Access() == netsec.Allow:
 				p.vnetDim = w.Unknown
 			case z.Access() == netsec.Unknown:
-				p.vnetDim = whyUnknown(z)
+				p.vnetDim = j.whyUnknown(z)
 			case w.Reach.Other.Access() != netsec.Deny:
 				// A peer whose addresses are not known may be among the private ranges that get in.
 				p.vnetDim = networkProblem(v)
@@ -70,7 +70,7 @@ func (j *judge) viewInto(room []estate.Way, v *estate.VM, vmID string, proto net
 			if rank(exposures, ExposureUnknown) < rank(exposures, p.exposure) {
 				p.unknown = w.Unknown
 				if p.unknown == "" {
-					p.unknown = whyUnknown(z)
+					p.unknown = j.whyUnknown(z)
 				}
 			}
 			set(ExposureUnknown, i)
@@ -116,11 +116,14 @@ func couldBeExposed(z *netsec.Zone) bool {
 	return false
 }
 
-func whyUnknown(z *netsec.Zone) string {
+func (j *judge) whyUnknown(z *netsec.Zone) string {
 	for i := range z.Open {
 		if x := &z.Open[i]; x.Access == netsec.Unknown {
 			if x.Rule != nil && x.Rule.Name == "(not read)" {
-				return nameOf(x.Rule.GroupID) + " was not read"
+				if n, ok := j.e.NSG(x.Rule.GroupID); ok && len(n.Problems) > 0 {
+					return n.Problems[0].What
+				}
+				return nameOf(x.Rule.GroupID) + " was not read" + j.e.Unread(x.Rule.GroupID)
 			}
 			if x.Why != "" {
 				return x.Why
@@ -205,6 +208,9 @@ func (j *judge) vm(b *batch, v *estate.VM) {
 			m.bare = append(m.bare, ep)
 		case m.unsure == "":
 			m.unsure = "subnet " + ep.Subnet + " was not read for certain"
+			if i := slices.IndexFunc(v.Problems, func(p estate.Problem) bool { return p.Resource != "" && about(p.Resource, ep.Subnet) }); i >= 0 {
+				m.unsure = v.Problems[i].What
+			}
 		}
 	}
 	room := j.rooms.Get().(*room)

@@ -265,9 +265,17 @@ func whereText(w *estate.Way) string {
 	case estate.NATRule:
 		return addr + " (inbound NAT rule " + nameOf(w.Via) + ")"
 	case estate.FirewallDNAT:
-		return addr + " (DNAT rule of " + nameOf(w.Via) + ")"
+		return addr + " (" + natText(w) + ")"
 	}
 	return w.Dest.String()
+}
+
+// natText names the NAT rule of a firewall, and the collection that it stands in; a firewall alone where its rules were not read.
+func natText(w *estate.Way) string {
+	if w.Rule == "" {
+		return "a DNAT rule of " + nameOf(w.Via)
+	}
+	return "DNAT rule " + w.Rule + " of collection " + nameOf(w.Via)
 }
 
 // decidingPiece is the part of a zone that a verdict is explained by: what lets in most, else what may.
@@ -319,14 +327,14 @@ func (j *judge) wayEvidence(m *machine, p *portView, i int) Way {
 	}
 	out.Hops = make([]Hop, 0, len(hops)+1)
 	if before {
-		layer := "load_balancer"
+		layer, rule := "load_balancer", ""
 		switch w.Kind {
 		case estate.PublicIP:
 			layer = "public_ip"
 		case estate.FirewallDNAT:
-			layer = "firewall"
+			layer, rule = "firewall", w.Rule
 		}
-		out.Hops = append(out.Hops, Hop{Layer: layer, Group: w.Via, Access: "allow", Why: w.Unknown})
+		out.Hops = append(out.Hops, Hop{Layer: layer, Group: w.Via, Rule: rule, Access: "allow", Why: w.Unknown})
 		if w.Unknown != "" {
 			out.Hops[0].Access = "unknown"
 		}

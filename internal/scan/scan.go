@@ -238,5 +238,5 @@ type Summary struct {
 	Exposed    int                       `json:"exposed_vms"` // machines with a management port that the Internet reaches
 	Suppressed int                       `json:"suppressed"`
 	Known      int                       `json:"known"`    // in the baseline
-	Complete   bool                      `json:"complete"` // nothing that was asked for was hidden
+	Complete   bool                      `json:"complete"` // nothing that was asked for was hidden, and nothing that a verdict needs is missing
 }

@@ -232,7 +232,7 @@ func (r *run) scope(ctx context.Context) ([]string, error) {
 	invisible := func(id, why string) {
 		r.sink.Hide(estate.Gap{Source: "subscription", Subscription: id, Reason: why, NotAuthorized: true})
 	}
-	missing := []string{}
+	missing, absent := []string{}, []string{} // subscriptions and management groups that were named
 	for _, want := range r.Subscriptions {
 		s, ok := byID[strings.ToLower(want)]
 		if !ok {
@@ -258,6 +258,9 @@ func (r *run) scope(ctx context.Context) ([]string, error) {
 		switch {
 		case ctx.Err() != nil:
 			return nil, ctx.Err()
+		case azure.Classify(err) == azure.NotFound:
+			absent = append(absent, group)
+			r.sink.Hide(estate.Gap{Source: "management group " + group, Reason: "there is none of that name, as far as this identity sees"})
 		case err != nil && len(r.Subscriptions)+len(r.ManagementGroups) == 1:
 			return nil, fmt.Errorf("reading management group %s: %w", group, err)
 		case err != nil:
@@ -288,8 +291,12 @@ func (r *run) scope(ctx context.Context) ([]string, error) {
 	if len(out) == 0 {
 		e := &access.Error{Code: access.CodeNotFound, Field: "subscription", Message: "this identity sees no subscription that can be scanned",
 			Hint: "check the tenant that you are signed in to, and that the identity has the Reader role: az account list"}
-		if len(missing) > 0 {
+		switch {
+		case len(missing) > 0:
 			e.Message = "this identity does not see subscription " + strings.Join(missing, ", ")
+		case len(absent) > 0:
+			e.Field, e.Message = "management-group", "this identity sees no management group "+strings.Join(absent, ", ")
+			e.Hint = "check the name (not the display name) and the tenant that you are signed in to: az account management-group list"
 		}
 		return nil, e
 	}
@@ -319,7 +326,13 @@ func (r *run) inGroup(ctx context.Context, group string) ([]string, error) {
 	for token, more := "", true; more; more = token != "" {
 		p, err := r.Client.GraphPage(ctx, azure.GraphQuery{Query: query, ManagementGroups: []string{group}}, token)
 		if err != nil {
-			if ctx.Err() != nil || azure.Classify(err) == azure.Invalid {
+			if ctx.Err() != nil {
+				return nil, err
+			}
+			if azure.Classify(err) == azure.Invalid { // how Resource Graph refuses a group that is not there is not documented; the provider tells
+				if _, other := r.Client.ManagementGroupSubscriptions(ctx, group); azure.Classify(other) == azure.NotFound {
+					return nil, other
+				}
 				return nil, err
 			}
 			r.note("Resource Graph does not answer for management group %s, so that the resource provider was asked", group)

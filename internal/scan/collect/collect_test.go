@@ -478,8 +478,13 @@ func TestScope(t *testing.T) {
 			})
 		}
 	}
-	if _, err := newSim(t, sim.Config{Estate: three}).try(t, collect.Config{ManagementGroups: []string{"nowhere"}}); err == nil || !strings.Contains(err.Error(), "nowhere") {
-		t.Errorf("a group that does not exist: %v", err)
+	for _, arm := range []bool{false, true} {
+		for _, groups := range [][]string{{"nowhere"}, {"nowhere", "either"}} {
+			_, err := newSim(t, sim.Config{Estate: three}).try(t, collect.Config{ManagementGroups: groups, ViaARM: arm})
+			if access.CodeOf(err) != access.CodeNotFound || !strings.Contains(err.Error(), strings.Join(groups, ", ")) {
+				t.Errorf("groups that do not exist, by lists %t: %v", arm, err)
+			}
+		}
 	}
 	if _, err := newSim(t, sim.Config{Estate: []byte(`{"resources":[]}`)}).try(t, collect.Config{}); err == nil || !strings.Contains(err.Error(), "sees no subscription") {
 		t.Errorf("nothing is visible: %v", err)

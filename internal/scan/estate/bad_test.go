@@ -28,6 +28,10 @@ func TestReadBad(t *testing.T) {
 	for name, c := range map[string]struct{ file, want string }{
 		"empty":             {"", "the file is empty"},
 		"white":             {" \n\t", "the file is empty"},
+		"words":             {"not json at all", `starts with no JSON value ("not")`},
+		"more words":        {"the estate, as of today", `starts with no JSON value ("the")`},
+		"nearly null":       {`{"resources":[nil]}`, `resource number 0 is no JSON value ("nil")`},
+		"html":              {"<!DOCTYPE html>\n<html>", `starts with no JSON value ("<!DOCTYPE")`},
 		"text":              {"id,name\n1,2", "starts with no JSON value"},
 		"list":              {"[" + vm + "]", `must be an object {"resources": […]}, and starts with a list`},
 		"number":            {"42", "starts with a number"},
@@ -52,13 +56,6 @@ func TestReadBad(t *testing.T) {
 		"id no path":        {`{"resources":[{"id":"web-01"}]}`, "does not start with a slash"},
 		"wrong type":        {`{"resources":[{"id":"` + cmp + `a","type":"Microsoft.Compute/disks"}]}`, "says that its type is Microsoft.Compute/disks"},
 		"wrong id":          {`{"resources":[{"id":"` + net + `x/a","type":"microsoft.compute/virtualmachines"}]}`, "says that its type is"},
-		"properties":        {`{"resources":[{"id":"` + cmp + `a","properties":"x"}]}`, "properties is a text, not an object"},
-		"properties twice":  {`{"resources":[{"id":"` + cmp + `a","properties":{},"properties":{}}]}`, "properties stands twice"},
-		"wrong shape":       {`{"resources":[{"id":"` + cmp + `a","properties":{"networkProfile":[]}}]}`, "networkProfile is a list, not an object"},
-		"nics an object":    {`{"resources":[{"id":"` + cmp + `a","properties":{"networkProfile":{"networkInterfaces":{}}}}]}`, "networkInterfaces is an object, not a list"},
-		"bad port":          {`{"resources":[{"id":"` + net + `loadBalancers/l","properties":{"loadBalancingRules":[{"name":"r","properties":{"frontendPort":70000}}]}}]}`, "frontendPort is 70000, not a port"},
-		"bad prefix":        {`{"resources":[{"id":"` + net + `virtualNetworks/v","properties":{"addressSpace":{"addressPrefixes":["10.0.0.0/33"]}}}]}`, "is no address range"},
-		"admin rules":       {`{"resources":[{"id":"` + net + `virtualNetworks/v/networkManagerEffectiveSecurityAdminRules/default","properties":{}}]}`, "no list called value"},
 		"bad escape":        {`{"resources":[{"id":"\x"}]}`, `\x is no escape`},
 		"control character": {"{\"resources\":[{\"id\":\"a\x01\"}]}", "control character"},
 		"bad literal":       {`{"resources":[{"id":"/a","x":nul}]}`, "no JSON value"},
@@ -81,6 +78,52 @@ func TestReadBad(t *testing.T) {
 			t.Errorf("got %v", err)
 		}
 	})
+}
+
+// P10: a value of a wrong kind in one resource costs that resource, and is a gap that names the field; the rest is read.
+func TestSpoilt(t *testing.T) {
+	for name, c := range map[string]struct{ id, body, want string }{
+		"properties":        {cmp + "b", `"properties":"x"`, "properties is a text, not an object"},
+		"properties a list": {net + "publicIPAddresses/p", `"properties":[]`, "properties is a list, not an object"},
+		"properties twice":  {cmp + "b", `"properties":{},"properties":{}`, "properties stands twice"},
+		"name":              {cmp + "b", `"name":5,"properties":{}`, "name is a number, not a text"},
+		"location":          {cmp + "b", `"location":{"a":[1]},"properties":{}`, "location is an object, not a text"},
+		"tags":              {cmp + "b", `"tags":"x","properties":{}`, "tags is a text, not an object"},
+		"sku":               {net + "publicIPAddresses/p", `"sku":"Standard","properties":{}`, "sku is a text, not an object"},
+		"wrong shape":       {cmp + "b", `"properties":{"networkProfile":[]}`, "networkProfile is a list, not an object"},
+		"nics an object":    {cmp + "b", `"properties":{"networkProfile":{"networkInterfaces":{}}}`, "networkInterfaces is an object, not a list"},
+		"a nic a text":      {cmp + "b", `"properties":{"networkProfile":{"networkInterfaces":["x"]}}`, "networkInterfaces is a text, not an object"},
+		"timeout":           {cmp + "b", `"properties":{"scheduledEventsProfile":{"terminateNotificationProfile":{"enable":true,"notBeforeTimeout":10}}}`, "notBeforeTimeout is a number, not a text"},
+		"enable":            {cmp + "b", `"properties":{"scheduledEventsProfile":{"terminateNotificationProfile":{"enable":"yes"}}}`, `enable is "yes", neither true nor false`},
+		"enable a number":   {cmp + "b", `"properties":{"scheduledEventsProfile":{"terminateNotificationProfile":{"enable":1}}}`, "enable is a number, not true or false"},
+		"priority":          {net + "networkSecurityGroups/g", `"properties":{"securityRules":[{"name":"r","properties":{"priority":1.5}}]}`, "priority is 1.5, not a whole number"},
+		"priority a text":   {net + "networkSecurityGroups/g", `"properties":{"securityRules":[{"name":"r","properties":{"priority":"high"}}]}`, `priority is "high", not a number`},
+		"bad port":          {net + "loadBalancers/l", `"properties":{"loadBalancingRules":[{"name":"r","properties":{"frontendPort":70000}}]}`, "frontendPort is 70000, not a port"},
+		"bad prefix":        {net + "virtualNetworks/v", `"properties":{"addressSpace":{"addressPrefixes":["10.0.0.0/33"]}}`, "is no address range"},
+		"admin rules":       {net + "virtualNetworks/v/networkManagerEffectiveSecurityAdminRules/default", `"properties":{}`, "no list called value"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			file := `{"resources":[{"id":"` + c.id + `",` + c.body + `},{"id":"` + cmp + `a","properties":{"networkProfile":{"networkInterfaces":[]}}}]}`
+			for _, r := range []io.Reader{strings.NewReader(file), iotest.OneByteReader(strings.NewReader(file))} {
+				e, err := estate.Read(r)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if g := e.Gaps(); len(g) != 1 || !strings.Contains(g[0].Reason, c.want) || !strings.HasPrefix(c.id, g[0].Resource) || g[0].Resource == "" {
+					t.Errorf("gaps %+v, want %s of %s", g, c.want, c.id)
+				}
+				if len(e.VMs()) != 1 || e.Counts().Resources != 2 {
+					t.Errorf("read %d machines, %+v", len(e.VMs()), e.Counts())
+				}
+			}
+			// The same resource, told rightly a second time, is no more certain.
+			twice := strings.Replace(file, `{"resources":[`, `{"resources":[{"id":"`+c.id+`","properties":{"value":[]}},`, 1)
+			e := read(t, []byte(twice))
+			if len(e.VMs()) != 1 || len(e.Gaps()) != 1 || len(e.NSGs()) != 0 {
+				t.Errorf("twice: %d machines, %d groups, gaps %+v", len(e.VMs()), len(e.NSGs()), e.Gaps())
+			}
+		})
+	}
 }
 
 func TestReadGood(t *testing.T) {

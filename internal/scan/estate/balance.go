@@ -150,7 +150,7 @@ func (e *Estate) doubts(vm, vnet string) (out []doubt) {
 			}
 		}
 		for _, s := range scopes {
-			if g, hidden := e.Hidden(metaOf(s).Subscription, x.typ); s != "" && hidden {
+			if g, hidden := e.Incomplete(metaOf(s).Subscription, x.typ); s != "" && hidden {
 				out = append(out, doubt{x.kind, x.what + " could not be read: " + g.Reason})
 				break
 			}

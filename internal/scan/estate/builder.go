@@ -112,13 +112,14 @@ type Builder struct {
 	resources atomic.Int64
 	mu        sync.Mutex
 	gaps      []Gap
+	spoilt    map[key]spoilt
 	others    map[string]int
 	subs      map[string]bool
 }
 
 // NewBuilder returns an empty Builder.
 func NewBuilder() *Builder {
-	b := &Builder{ids: newIDTable(), others: map[string]int{}, subs: map[string]bool{}}
+	b := &Builder{ids: newIDTable(), others: map[string]int{}, subs: map[string]bool{}, spoilt: map[key]spoilt{}}
 	b.pool.New = func() any {
 		return &decoder{words: map[string]string{}, lists: map[string][]string{}, tags: map[string]map[string]string{},
 			subs: map[string]bool{}, lows: map[string]string{}, ids: b.ids}
@@ -127,8 +128,8 @@ func NewBuilder() *Builder {
 }
 
 // Add takes one ARM body, as a GET or Resource Graph returns it. The type is read from the body, or from the id where the body has
-// none. Types that decide nothing are counted and passed over. A body that is no JSON object, has no id, or whose shape is not that of
-// its type is an error that names it and says where; nothing of it is kept. A resource that comes twice with the same content counts
+// none. Types that decide nothing are counted and passed over. A body that is no JSON object or has no id is an error that names it and
+// says where; nothing of it is kept. One whose shape is not that of its type is a Gap that names the field. A resource that comes twice with the same content counts
 // once; with other content it is a Problem of what depends on it. The body is not kept.
 func (b *Builder) Add(body []byte) error {
 	d := b.pool.Get().(*decoder)
@@ -145,6 +146,9 @@ func (b *Builder) add(d *decoder, body []byte) error {
 		return faultOf(string(o.id), d.err)
 	}
 	if len(o.id) == 0 {
+		if d.wrong != nil {
+			return faultOf("", d.wrong)
+		}
 		return errors.New("a resource has no id")
 	}
 	if o.id[0] != '/' {
@@ -170,12 +174,15 @@ func (b *Builder) add(d *decoder, body []byte) error {
 		c.id = string(o.id) // another spelling than that by which it was named before
 	}
 	c.bare = o.properties < 0 || body[o.properties] == 'n'
-	if c.bare && !keptBare[t] {
+	if c.bare && !keptBare[t] && d.wrong == nil {
 		return nil // as if it had not been read: who names it finds it missing
 	}
 	b.decode(d, &o, t, c)
 	if d.err != nil {
 		return faultOf(c.id, d.err)
+	}
+	if d.wrong != nil {
+		b.spoil(t, c, says, d.wrong)
 	}
 	return nil
 }
@@ -210,6 +217,77 @@ func (b *Builder) Hide(g Gap) {
 	b.gaps = append(b.gaps, g)
 }
 
+// spoilt is a body with a value of a kind that does not belong in its place.
+type spoilt struct {
+	kind kind
+	id   string
+	why  string
+}
+
+// spoil records a body of which nothing can be relied on. It is a gap: what needs it is unknown, and nobody takes it for absent.
+func (b *Builder) spoil(t kind, c common, typ string, wrong *syntaxError) {
+	x := spoilt{t, c.id, wrong.Error()}
+	g := Gap{Source: "the body of a resource", Subscription: metaOf(c.id).Subscription, Resource: c.id, Type: typ, Reason: x.why}
+	switch t {
+	case kindAdmin: // it is networks that are asked for theirs
+		g.Resource = networkOf(c.id)
+	case kindSubnet:
+		g.Type = typeVNet
+	case kindSetNIC:
+		g.Type = typeNIC
+	}
+	b.Hide(g)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.spoilt[c.key] = x
+}
+
+// networkOf is the network that security admin rules are about.
+func networkOf(id string) string {
+	if idType(id) == typeAdmin {
+		return parent(id)
+	}
+	return id
+}
+
+// dropSpoilt takes out what the same resource said in another body: which of the two holds is not known.
+func (b *Builder) dropSpoilt() {
+	tables := map[kind]interface{ drop(key) }{kindVM: &b.vms, kindNIC: &b.nics, kindSetNIC: &b.nics, kindVNet: &b.vnets, kindSubnet: &b.subnets, kindNSG: &b.nsgs,
+		kindRule: &b.rules, kindPIP: &b.pips, kindLB: &b.lbs, kindBastion: &b.bastions, kindSet: &b.sets, kindInstance: &b.instances, kindJIT: &b.jits, kindAdmin: &b.admins,
+		kindFirewall: &b.firewalls, kindPolicy: &b.policies, kindCollections: &b.collections, kindIPGroup: &b.ipGroups, kindRoutes: &b.routes, kindGateway: &b.gateways,
+		kindLocal: &b.locals, kindConnection: &b.connections}
+	for k, x := range b.spoilt {
+		if x.kind == kindAdmin {
+			k = b.ids.of([]byte(networkOf(x.id)))
+		}
+		tables[x.kind].drop(k)
+	}
+}
+
+// adminSpoilt says why the security admin rules of a network could not be read.
+func (b *Builder) adminSpoilt(vnet string) string {
+	for _, x := range b.spoilt {
+		if x.kind == kindAdmin && strings.EqualFold(networkOf(x.id), vnet) {
+			return ": " + x.why
+		}
+	}
+	return ""
+}
+
+// spoiltUnder says why a part of a resource that was read apart could not be read, "" when all could.
+func (b *Builder) spoiltUnder(k kind, parentID string) string {
+	var first spoilt
+	for _, x := range b.spoilt {
+		if x.kind == k && strings.EqualFold(parent(x.id), parentID) && (first.id == "" || compareIDs(x.id, first.id) < 0) {
+			first = x
+		}
+	}
+	if first.id == "" {
+		return ""
+	}
+	return first.id + " could not be read: " + first.why
+}
+
 // Build joins what was added. The Builder must not be used afterwards.
 func (b *Builder) Build() *Estate {
 	slices.SortFunc(b.gaps, func(x, y Gap) int {
@@ -218,6 +296,7 @@ func (b *Builder) Build() *Estate {
 	})
 	b.gaps = slices.Compact(b.gaps)
 	e := &Estate{b: b, gaps: b.gaps, counts: Counts{Resources: int(b.resources.Load()), Subscriptions: len(b.subs), Others: b.others}}
+	b.dropSpoilt()
 	e.join()
 	return e
 }

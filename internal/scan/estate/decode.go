@@ -17,6 +17,10 @@ type outline struct {
 
 func (d *decoder) outline(o *outline) {
 	o.tags, o.properties, o.sku = -1, -1, -1
+	if d.next() != '{' && d.next() != 'n' {
+		d.fail("the resource is %s, not an object", d.kind())
+		return
+	}
 	n := d.object("the resource", func(k []byte) {
 		switch string(k) {
 		case "id":
@@ -38,7 +42,7 @@ func (d *decoder) outline(o *outline) {
 		case "properties":
 			d.next()
 			if o.properties >= 0 {
-				d.fail("properties stands twice in the resource")
+				d.note(d.i, "properties stands twice in the resource")
 			}
 			o.properties = d.i
 			d.skip()
@@ -64,7 +68,7 @@ func (d *decoder) scalar(what string) string {
 	case c == '"' || c == 'n':
 		return d.word(what)
 	case c == '{' || c == '[':
-		d.fail("%s is %s, not a text", what, d.kind())
+		d.mistake(what, "a text")
 		return ""
 	}
 	at := d.i
@@ -134,10 +138,7 @@ func (d *decoder) prefix(what string, list *[]netip.Prefix) {
 	}
 	p, ok := netsec.ParsePrefix(string(b))
 	if !ok {
-		if d.err == nil {
-			d.i = at
-			d.fail("%s: %q is no address range", what, clip(b))
-		}
+		d.note(at, "%s: %q is no address range", what, clip(b))
 		return
 	}
 	*list = append(*list, p)
@@ -148,8 +149,7 @@ func (d *decoder) port(what string, v *uint16) {
 	at, n := d.i, 0
 	d.number(what, &n)
 	if d.err == nil && (n < 0 || n > 65535) {
-		d.i = at
-		d.fail("%s is %d, not a port from 0 to 65535", what, n)
+		d.note(at, "%s is %d, not a port from 0 to 65535", what, n)
 		return
 	}
 	*v = uint16(n)
@@ -339,14 +339,14 @@ func (b *Builder) decode(d *decoder, o *outline, t kind, c common) {
 		seen := false
 		at(o.properties, v.field(d, &seen))
 		if !seen {
-			d.fail("the effective security admin rules have no list called value")
+			d.note(o.properties, "the effective security admin rules have no list called value")
 		}
 		add(d, &b.admins, v)
 	}
 }
 
 func add[T any](d *decoder, t *table[T], v *T) {
-	if d.err == nil {
+	if d.err == nil && d.wrong == nil {
 		t.put(v)
 	}
 }

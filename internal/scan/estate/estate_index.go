@@ -82,6 +82,28 @@ func (e *Estate) Hidden(subscription, fullType string) (Gap, bool) {
 	return Gap{}, false
 }
 
+// Incomplete is Hidden, and counts gaps about one resource too: where whoever is not named may be meant.
+func (e *Estate) Incomplete(subscription, fullType string) (Gap, bool) {
+	if g, hidden := e.Hidden(subscription, fullType); hidden {
+		return g, true
+	}
+	for _, g := range e.gaps {
+		if g.Resource != "" && strings.EqualFold(g.Type, fullType) && strings.EqualFold(g.Subscription, subscription) {
+			g.Reason = g.Resource + ": " + g.Reason
+			return g, true
+		}
+	}
+	return Gap{}, false
+}
+
+// Unread is what there is to say, after a colon, of a resource that could not be read by itself; "" where there is nothing.
+func (e *Estate) Unread(id string) string {
+	if x, ok := e.b.spoilt[e.b.ids.look(id)]; ok && x.kind != kindAdmin {
+		return ": " + x.why
+	}
+	return ""
+}
+
 // hides tells whether a resource of a type could not be read, by itself or with its kind.
 func (e *Estate) hides(id, typ string) bool {
 	if len(e.gaps) == 0 {

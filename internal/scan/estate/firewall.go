@@ -267,7 +267,7 @@ func (e *Estate) joinFirewalls() {
 			seen[p] = true
 			policy := e.b.policies.get(p)
 			if policy == nil || policy.twice {
-				e.forwards.blind = append(e.forwards.blind, dnatWay{fw: f, unknown: "firewall policy " + e.id(p) + " was not read"})
+				e.forwards.blind = append(e.forwards.blind, dnatWay{fw: f, unknown: "firewall policy " + e.id(p) + " was not read" + e.Unread(e.id(p))})
 				break
 			}
 			known := map[key]bool{}
@@ -287,7 +287,9 @@ func (e *Estate) joinFirewalls() {
 					break
 				}
 			}
-			if len(known) == 0 && e.hides(e.id(p), typeCollections) {
+			if broken := e.b.spoiltUnder(kindCollections, e.id(p)); broken != "" {
+				e.forwards.blind = append(e.forwards.blind, dnatWay{fw: f, unknown: "rule collection group " + broken})
+			} else if len(known) == 0 && e.hides(e.id(p), typeCollections) {
 				e.forwards.blind = append(e.forwards.blind, dnatWay{fw: f, unknown: "the rules of firewall policy " + e.id(p) + " could not be read"})
 			}
 			p = policy.base
@@ -401,6 +403,12 @@ func (w *wayfinder) dnat(f *dnatWay, dst netip.Addr, why string) {
 		var understood bool
 		if clients, understood = w.e.clients(r); !understood && x.Unknown == "" {
 			x.Unknown = "the sources of the NAT rule are not all known"
+			for _, k := range r.groups {
+				if w.e.b.ipGroups.get(k) == nil {
+					x.Unknown = "IP group " + w.e.id(k) + ", which the NAT rule names, was not read" + w.e.Unread(w.e.id(k))
+					break
+				}
+			}
 		}
 		x.Clients = clients
 	}

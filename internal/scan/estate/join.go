@@ -131,6 +131,11 @@ func (e *Estate) joinSubnets() {
 	for _, s := range sorted(e.b.subnets.m) {
 		put(&s.rawSubnet, s.common.twice)
 	}
+	for k, x := range e.b.spoilt {
+		if x.kind == kindSubnet {
+			delete(e.subnets, k)
+		}
+	}
 }
 
 func sortPrefixes(ps []netip.Prefix) {
@@ -167,6 +172,9 @@ func (e *Estate) joinRules() {
 		}
 		if n.twice {
 			g.Problems = append(g.Problems, Problem{What: "network security group " + n.id + " stands twice with different content", Resource: n.id})
+		}
+		if why := e.b.spoiltUnder(kindRule, n.id); why != "" {
+			g.Problems = append(g.Problems, Problem{What: "a rule of network security group " + n.id + ", " + why, Resource: n.id, Hidden: true})
 		}
 		if n.bare {
 			g.Problems = append(g.Problems, Problem{What: "network security group " + n.id + withoutProperties, Resource: n.id})
@@ -228,6 +236,10 @@ func (e *Estate) joinSets() {
 		set.InstancesRead = !e.hides(s.id, typeInstance)
 		if s.twice {
 			set.Problems = append(set.Problems, Problem{What: "scale set " + s.id + " stands twice with different content", Resource: s.id})
+		}
+		if why := e.b.spoiltUnder(kindInstance, s.id); why != "" {
+			set.InstancesRead = false
+			set.Problems = append(set.Problems, Problem{What: "instance " + why, Resource: s.id + "/virtualMachines", Hidden: true})
 		}
 		if s.bare {
 			set.Problems = append(set.Problems, Problem{What: "scale set " + s.id + withoutProperties, Resource: s.id})
@@ -311,7 +323,11 @@ func (j *joining) problem(what, resource string, hidden bool) {
 
 func (j *joining) missing(what, id, typ string) {
 	if j.e.hides(id, typ) {
-		j.problem(fmt.Sprintf("%s %s could not be read", what, id), id, true)
+		why := j.e.Unread(id)
+		if why == "" {
+			why = j.e.Unread(parent(id)) // a subnet of a network
+		}
+		j.problem(fmt.Sprintf("%s %s could not be read%s", what, id, why), id, true)
 		return
 	}
 	j.problem(fmt.Sprintf("%s %s does not exist, or was not read", what, id), id, false)

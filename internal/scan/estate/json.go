@@ -23,12 +23,14 @@ type syntaxError struct {
 
 func (e *syntaxError) Error() string { return fmt.Sprintf("at byte %d: %s", e.At, e.Why) }
 
-// decoder reads one JSON value. The first fault is kept, and nothing is read after it.
+// decoder reads one JSON value. The first fault of the language is kept, and nothing is read after it. A value that is not what belongs
+// in its place is noted, and passed over: one such field must not keep the rest of an export from being read.
 type decoder struct {
 	b     []byte
 	i     int
 	depth int
 	err   *syntaxError
+	wrong *syntaxError // the first value that does not belong where it stands
 	key   [64]byte
 
 	words map[string]string   // what is said again and again is kept once
@@ -40,7 +42,24 @@ type decoder struct {
 	ids   *idTable
 }
 
-func (d *decoder) reset(b []byte) { d.b, d.i, d.depth, d.err = b, 0, 0, nil }
+func (d *decoder) reset(b []byte) { d.b, d.i, d.depth, d.err, d.wrong = b, 0, 0, nil, nil }
+
+// note says of a value at a place that it does not belong there.
+func (d *decoder) note(at int, format string, args ...any) {
+	if d.wrong == nil && d.err == nil {
+		d.wrong = &syntaxError{at, fmt.Sprintf(format, args...)}
+	}
+}
+
+// mistake notes that the value that begins here is none of the kind that belongs here, and passes over it.
+func (d *decoder) mistake(what, wanted string) {
+	if c := d.next(); c != '{' && c != '[' && c != '"' && c != 't' && c != 'f' && c != 'n' && c != '-' && (c < '0' || c > '9') {
+		d.fail("%s is %s, not %s", what, d.kind(), wanted)
+		return
+	}
+	d.note(d.i, "%s is %s, not %s", what, d.kind(), wanted)
+	d.skip()
+}
 
 func (d *decoder) fail(format string, args ...any) {
 	if d.err == nil {
@@ -71,17 +90,23 @@ func (d *decoder) kind() string {
 		return "a list"
 	case c == '"':
 		return "a text"
-	case c == 't' || c == 'f':
+	case d.begins("true") || d.begins("false"):
 		return "true or false"
-	case c == 'n':
+	case d.begins("null"):
 		return "null"
 	case c == '-' || c >= '0' && c <= '9':
 		return "a number"
 	case c == 0 && d.i >= len(d.b):
 		return "cut off"
 	}
-	return fmt.Sprintf("no JSON value (%q)", d.b[d.i])
+	word := d.b[d.i:]
+	if end := bytes.IndexAny(word, " \t\r\n,]}"); end > 0 {
+		word = word[:end]
+	}
+	return fmt.Sprintf("no JSON value (%q)", clip(word))
 }
+
+func (d *decoder) begins(word string) bool { return bytes.HasPrefix(d.b[d.i:], []byte(word)) }
 
 // null takes a null, if there is one.
 func (d *decoder) null() bool {
@@ -114,7 +139,7 @@ func (d *decoder) object(what string, f func(key []byte)) int {
 		return -1
 	}
 	if d.next() != '{' {
-		d.fail("%s is %s, not an object", what, d.kind())
+		d.mistake(what, "an object")
 		return 0
 	}
 	if d.depth++; d.depth > maxDepth {
@@ -174,7 +199,7 @@ func (d *decoder) list(what string, f func()) {
 		return
 	}
 	if d.next() != '[' {
-		d.fail("%s is %s, not a list", what, d.kind())
+		d.mistake(what, "a list")
 		return
 	}
 	if d.depth++; d.depth > maxDepth {
@@ -300,7 +325,7 @@ func (d *decoder) bytes(what string) []byte {
 		return nil
 	}
 	if d.next() != '"' {
-		d.fail("%s is %s, not a text", what, d.kind())
+		d.mistake(what, "a text")
 		return nil
 	}
 	raw, escaped := d.quoted()
@@ -380,9 +405,8 @@ func (d *decoder) number(what string, v *int) {
 			return
 		}
 		n, err := strconv.Atoi(string(bytes.TrimSpace(b)))
-		if err != nil && d.err == nil {
-			d.i = at
-			d.fail("%s is %q, not a number", what, clip(b))
+		if err != nil {
+			d.note(at, "%s is %q, not a number", what, clip(b))
 			return
 		}
 		*v = n
@@ -390,7 +414,7 @@ func (d *decoder) number(what string, v *int) {
 	}
 	at := d.i
 	if c := d.next(); c != '-' && (c < '0' || c > '9') {
-		d.fail("%s is %s, not a number", what, d.kind())
+		d.mistake(what, "a number")
 		return
 	}
 	d.digits()
@@ -399,8 +423,7 @@ func (d *decoder) number(what string, v *int) {
 	}
 	f, err := strconv.ParseFloat(string(d.b[at:d.i]), 64)
 	if err != nil || f != float64(int(f)) {
-		d.i = at
-		d.fail("%s is %s, not a whole number", what, clip(d.b[at:]))
+		d.note(at, "%s is %s, not a whole number", what, clip(d.b[at:d.i]))
 		return
 	}
 	*v = int(f)
@@ -455,6 +478,7 @@ func (d *decoder) boolean(what string, v *bool) {
 		d.literal("false")
 		*v = false
 	case '"':
+		at := d.i
 		b := d.text(what)
 		switch {
 		case strings.EqualFold(b, "true"):
@@ -462,10 +486,10 @@ func (d *decoder) boolean(what string, v *bool) {
 		case strings.EqualFold(b, "false"):
 			*v = false
 		default:
-			d.fail("%s is %q, neither true nor false", what, clip([]byte(b)))
+			d.note(at, "%s is %q, neither true nor false", what, clip([]byte(b)))
 		}
 	default:
-		d.fail("%s is %s, neither true nor false", what, d.kind())
+		d.mistake(what, "true or false")
 	}
 }
 

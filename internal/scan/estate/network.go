@@ -51,7 +51,7 @@ func (e *Estate) envOf(k envKey) *env {
 		if k.routes != 0 {
 			if r := e.b.routes.get(k.routes); r == nil || r.twice {
 				id := e.id(k.routes)
-				x.problems = append(x.problems, Problem{What: fmt.Sprintf("route table %s is not known, and may add to the tag VirtualNetwork", id), Resource: id, Hidden: e.hides(id, typeRoutes)})
+				x.problems = append(x.problems, Problem{What: fmt.Sprintf("route table %s is not known, and may add to the tag VirtualNetwork%s", id, e.Unread(id)), Resource: id, Hidden: e.hides(id, typeRoutes)})
 			} else {
 				x.prefixes = append(x.prefixes, r.prefixes...)
 			}
@@ -245,7 +245,7 @@ func (e *Estate) admin(k compKey) *netsec.CompiledAdmin {
 			rules = a.rules
 		}
 		if hidden || a.twice || a.partial {
-			unknown := netsec.AdminRule{Name: "(security admin rules were not read)", Collection: id, Priority: 1, Inbound: true, Protocol: "Any"}
+			unknown := netsec.AdminRule{Name: "(security admin rules were not read" + e.b.adminSpoilt(id) + ")", Collection: id, Priority: 1, Inbound: true, Protocol: "Any"}
 			rules = append(slices.Clone(rules), unknown)
 		}
 		c.a = netsec.CompileAdmin(rules, netsec.Env{VirtualNetwork: e.envOf(envKey{k.vnet, k.routes}).prefixes})

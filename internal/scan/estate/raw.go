@@ -175,6 +175,8 @@ func (t *table[T]) put(v *T) {
 	}
 }
 
+func (t *table[T]) drop(k key) { delete(t.m, k) }
+
 // same compares contents without the spelling of the id.
 func same[T any](a, b *T) bool {
 	x, y := *a, *b

@@ -164,6 +164,8 @@ func (s *splitter) here() string {
 	if s.ended() {
 		return "the end of the file"
 	}
+	for len(s.buf)-s.i < 32 && s.rerr == nil && s.fill() { // enough to tell it by
+	}
 	d := decoder{b: s.buf, i: s.i}
 	return d.kind()
 }

@@ -116,7 +116,7 @@ func (w *wayfinder) find() {
 		x := w.way(PublicIP, w.e.id(in.pip))
 		public := netsec.PublicUnknown
 		if pip := w.e.b.pips.get(in.pip); pip == nil {
-			x.Unknown = "the public address was not read"
+			x.Unknown = "the public address was not read" + w.e.Unread(x.Via)
 		} else {
 			x.Address, public = pip.addr, publicDefault(pip.sku)
 			if pip.twice {
@@ -144,6 +144,10 @@ func (w *wayfinder) find() {
 		x := w.way(m.kind, "")
 		x.Unknown = m.why
 		w.add(x, dst, netsec.PublicUnknown)
+		if m.kind == FirewallDNAT && dst.IsValid() { // rules see an address of the firewall, wherever it is
+			last := &w.ways[len(w.ways)-1]
+			last.Reach.Internet = throughFirewall(last.Reach, nil, netsec.PublicSpace())
+		}
 	}
 }
 
@@ -163,7 +167,7 @@ func publicDefault(sku string) netsec.PublicDefault {
 func (w *wayfinder) balanced(b *binding, dst netip.Addr) {
 	if b.gone != 0 {
 		x := w.way(LBRule, w.e.id(b.gone))
-		x.Unknown = "the load balancer was not read"
+		x.Unknown = "the load balancer was not read" + w.e.Unread(parent(w.e.id(b.gone)))
 		w.add(x, dst, netsec.PublicUnknown)
 		return
 	}
@@ -202,7 +206,7 @@ func (w *wayfinder) balanced(b *binding, dst netip.Addr) {
 	front := f.addr
 	if f.pip != 0 {
 		if pip := w.e.b.pips.get(f.pip); pip == nil {
-			doubt("the frontend's public address was not read")
+			doubt("the frontend's public address was not read" + w.e.Unread(w.e.id(f.pip)))
 		} else {
 			front = pip.addr
 			if pip.twice {

@@ -243,8 +243,12 @@ func (p *plan) cannot(s shut) {
 		return
 	}
 	if s.way.Kind == estate.FirewallDNAT {
-		p.sayf("A NAT rule of an Azure Firewall (%s) leads to port %d: narrow its source addresses there, or remove it.", s.way.Via, s.way.Port)
-		p.stepf("Open the firewall of %s, Rules, NAT rule collection, and narrow the source of the rule that leads to %s.", s.way.Via, s.way.Dest)
+		name := s.way.Rule
+		if name == "" {
+			name = "that leads to " + s.way.Dest.String()
+		}
+		p.sayf("The NAT rule %s of an Azure Firewall (%s) leads to port %d: narrow its source addresses there, or remove it.", name, s.way.Via, s.way.Port)
+		p.stepf("Open the firewall of %s, Rules, NAT rule collection, and narrow the source of the rule %s.", s.way.Via, name)
 		return
 	}
 	_, by := s.open(nil)

@@ -335,7 +335,7 @@ func gapText(g scan.Gap) string {
 // gapsIn is what is not complete, in a few words.
 func gapsIn(r *scan.Report) string {
 	if len(r.Gaps) == 0 {
-		return "something that was asked for is hidden"
+		return "something that a verdict needs is not there"
 	}
 	return count(len(r.Gaps), "source") + " could not be read"
 }
