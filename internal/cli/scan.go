@@ -427,7 +427,7 @@ func (c *cli) runScan(cmd *cobra.Command, o *scanFlags) error {
 	}
 	if !out.Report.Summary.Complete && !o.partial {
 		return access.Errorf(access.CodeUnavailable, "the scan is not complete: %s", gapWords(out.Report)).
-			WithHint(incompleteHint(o.File != ""))
+			WithHint("%s", incompleteHint(o.File != ""))
 	}
 	if threshold.Fails(out.Report.Findings) {
 		c.say("findings at or above %s: see above", o.failOn)
