@@ -9,6 +9,10 @@ import (
 type Me struct {
 	Name         string     `json:"name"`
 	Roles        []string   `json:"roles"`
+	Groups       []string   `json:"groups,omitempty" doc:"As the issuer tells them"`
+	Kind         string     `json:"kind,omitempty" doc:"Of a program: workload or token" enum:"workload,token"`
+	Sponsor      string     `json:"sponsor,omitempty" doc:"Who answers for the program"`
+	Session      bool       `json:"session,omitempty" doc:"You signed in through the issuer: POST /v1/logout ends it"`
 	Address      netip.Addr `json:"address,omitzero" doc:"Where the call came from: what my-ip means"`
 	Demo         bool       `json:"demo"`
 	Installation string     `json:"installation"`
@@ -37,6 +41,7 @@ type Status struct {
 	Hold      string    `json:"hold,omitempty" doc:"Why nothing opens, if so"`
 	Store     string    `json:"store,omitempty" doc:"What is wrong with the store"`
 	Azure     string    `json:"azure,omitempty" doc:"What is wrong with Azure"`
+	SignIn    string    `json:"sign_in,omitempty" doc:"What is wrong with the issuer through which people sign in"`
 	LastSweep time.Time `json:"last_sweep,omitzero"`
 	Spooled   int       `json:"spooled" doc:"Entries that wait to be recorded"`
 	Live      int       `json:"live"`

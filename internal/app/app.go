@@ -5,6 +5,7 @@ package app
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -23,6 +24,7 @@ import (
 	"github.com/curfew-jit/curfew/internal/clock"
 	"github.com/curfew-jit/curfew/internal/config"
 	"github.com/curfew-jit/curfew/internal/enforce/nsg"
+	"github.com/curfew-jit/curfew/internal/identity"
 	"github.com/curfew-jit/curfew/internal/inventory"
 	"github.com/curfew-jit/curfew/internal/policy"
 	"github.com/curfew-jit/curfew/internal/reconcile"
@@ -37,6 +39,10 @@ type Config struct {
 	Subscriptions []string
 	Policy        policy.Document
 	People        []server.Person
+	SignIn        *identity.Issuer // through whom people sign in; nil: through nobody. Without a PublicURL it is where the server listens
+	Workloads     []identity.Workload
+	SignInCA      *x509.CertPool // for issuers; nil: the system's
+	KeyFile       string         // of what is encrypted in the database; "": beside it
 
 	Listen         string // address, where Deps names no listener
 	TLS            *tls.Config
@@ -76,6 +82,7 @@ type App struct {
 	URL        string
 	Broker     *broker.Broker
 	Reconciler *reconcile.Reconciler
+	Identity   *identity.Manager
 
 	cancel context.CancelFunc
 	done   chan struct{}
@@ -203,8 +210,16 @@ func Start(ctx context.Context, cfg Config, deps Deps) (_ *App, err error) {
 	if err != nil {
 		return nil, err
 	}
+	scheme := "http://"
+	if cfg.TLS != nil {
+		scheme = "https://"
+	}
+	ids, err := signIn(cfg, deps, b, scheme+l.Addr().String())
+	if err != nil {
+		return nil, err
+	}
 	srv, err := server.New(server.Options{
-		Sign:    signed,
+		Sign: signed, SignIn: ids,
 		Service: b, People: cfg.People, Installation: cfg.Installation, Version: cfg.Version, TrustedProxies: cfg.TrustedProxies,
 		Demo: cfg.Demo, MyIPs: cfg.MyIPs, Registry: deps.Registry, Log: deps.Log, Clock: deps.Clock, Limits: cfg.Limits,
 	})
@@ -213,11 +228,7 @@ func Start(ctx context.Context, cfg Config, deps Deps) (_ *App, err error) {
 	}
 
 	ctx, cancel := context.WithCancel(ctx)
-	scheme := "http://"
-	if cfg.TLS != nil {
-		scheme = "https://"
-	}
-	a := &App{URL: scheme + l.Addr().String(), Broker: b, Reconciler: rec, cancel: cancel, done: make(chan struct{})}
+	a := &App{URL: scheme + l.Addr().String(), Broker: b, Reconciler: rec, Identity: ids, cancel: cancel, done: make(chan struct{})}
 	// The reconciler goes on until the last call was answered: a call may wait for it.
 	work, stopWork := context.WithCancel(context.WithoutCancel(ctx))
 	var running sync.WaitGroup

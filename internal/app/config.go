@@ -28,7 +28,10 @@ func FromConfig(c config.Config, version string) (Config, error) {
 		Band: nsg.Band{Start: c.Band.First, End: c.Band.Last}, Version: version,
 	}
 	for _, p := range c.People {
-		out.People = append(out.People, server.Person{Name: p.Name, Roles: p.Roles, TokenSHA256: p.TokenSHA256})
+		out.People = append(out.People, server.Person{Name: p.Name, Roles: p.Roles, TokenSHA256: p.TokenSHA256, Subject: p.Subject})
+	}
+	if err := signInConfig(c, &out); err != nil {
+		return out, err
 	}
 	if c.TLS.Cert != "" {
 		var err error

@@ -93,10 +93,15 @@ type Broker struct {
 	hub   *hub
 	enf   Enforcer
 
-	mu               sync.Mutex
-	hold             string
-	storeErr         string
-	azureErr         string
+	mu        sync.Mutex
+	hold      string
+	storeErr  string
+	azureErr  string
+	issuerErr string
+	refusals  struct { // of sign-ins, in the current minute
+		minute  time.Time
+		n, left int
+	}
 	lastSweep        time.Time
 	saidHousekeeping said
 	saidOver         said      // that what is over could not be stored
@@ -552,7 +557,7 @@ func (b *Broker) Status(context.Context) Status {
 	})
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	s.Store, s.Azure, s.LastSweep = b.storeErr, b.azureErr, b.lastSweep
+	s.Store, s.Azure, s.SignIn, s.LastSweep = b.storeErr, b.azureErr, b.issuerErr, b.lastSweep
 	s.Ready = s.Store == "" && s.Azure == "" && !s.LastSweep.IsZero()
 	return s
 }

@@ -128,6 +128,13 @@ var cells = map[string][]access.Code{
 	"Notice":         {unauth, denied, denied, denied, denied, denied, denied, ok, ok, ok, denied, ok},
 	"RetryNotice":    {unauth, denied, denied, denied, denied, denied, denied, denied, ok, ok, denied, ok},
 	"TestChannel":    {unauth, denied, denied, denied, denied, denied, denied, denied, ok, ok, denied, ok},
+	"Accounts":       {unauth, denied, denied, denied, denied, denied, denied, ok, ok, ok, denied, ok},
+	"ReleaseAccount": {unauth, denied, denied, denied, denied, denied, denied, denied, ok, ok, denied, denied},
+	"Sessions":       {unauth, denied, ok, denied, ok, ok, ok, ok, ok, ok, ok, ok},
+	"EndSessions":    {unauth, denied, denied, denied, denied, denied, denied, denied, ok, ok, denied, ok},
+	"CreateToken":    {unauth, denied, denied, denied, denied, denied, denied, denied, ok, ok, denied, denied},
+	"Tokens":         {unauth, denied, denied, denied, denied, denied, denied, ok, ok, ok, denied, ok},
+	"RevokeToken":    {unauth, denied, denied, denied, denied, denied, denied, denied, ok, ok, denied, ok},
 	"Reconcile":      {unauth, denied, denied, denied, denied, denied, denied, denied, ok, ok, denied, ok},
 	"Resume":         {unauth, denied, denied, denied, denied, denied, denied, denied, conflict, conflict, denied, conflict}, // nothing is on hold
 	"Status":         {ok, ok, ok, ok, ok, ok, ok, ok, ok, ok, ok, ok},                                                       // takes no caller
@@ -356,6 +363,36 @@ func (th *things) call(method string, c access.Caller, of access.Caller) (id str
 		}
 	case "TestChannel":
 		return "", func() error { _, err := b.TestChannel(ctx, c, "ops"); return err }
+	case "Accounts":
+		return "", func() error { _, err := b.Accounts(ctx, c); return err }
+	case "Sessions":
+		return "", func() error { _, err := b.Sessions(ctx, c, false); return err }
+	case "ReleaseAccount", "EndSessions":
+		name := fmt.Sprintf("dora-%d", th.n)
+		if _, err := b.OpenSession(ctx, broker.HashSecret(name), broker.Session{Name: name, Key: name, Roles: bt.Requester.Roles, EndsAt: b.Now().Add(time.Hour)}, false); err != nil {
+			th.t.Fatal(err)
+		}
+		return "", func() error {
+			if method == "ReleaseAccount" {
+				return b.ReleaseAccount(ctx, c, name, "gone")
+			}
+			_, err := b.EndSessions(ctx, c, broker.EndSessionsInput{Person: name})
+			return err
+		}
+	case "CreateToken":
+		name := fmt.Sprintf("ci-%d", th.n)
+		return "", func() error {
+			_, _, err := b.CreateToken(ctx, c, broker.TokenInput{Name: name, Roles: []access.Role{access.Admin}})
+			return err
+		}
+	case "Tokens":
+		return "", func() error { _, err := b.Tokens(ctx, c); return err }
+	case "RevokeToken":
+		tok, _, err := b.CreateToken(ctx, bt.Admin, broker.TokenInput{Name: fmt.Sprintf("ci-%d", th.n), Roles: []access.Role{access.Admin}})
+		if err != nil {
+			th.t.Fatal(err)
+		}
+		return "", func() error { return b.RevokeToken(ctx, c, tok.ID, "") }
 	case "Reconcile":
 		return "", func() error { _, err := b.Reconcile(ctx, c); return err }
 	case "Resume":

@@ -25,6 +25,9 @@ const (
 	RecordDelegation = "delegation" //
 	RecordLink       = "link"       // an identity elsewhere, Slack for one, that belongs to a person
 	RecordLinkCode   = "link_code"  // a code by which a person claims one, by hash
+	RecordLogin      = "login"      // a sign-in under way, by hash of its state
+	RecordLoginCode  = "login_code" // a session that waits for the command line to fetch it, by hash of a code
+	RecordDevice     = "device"     // a sign-in by device code, by hash of its handle
 	RecordMessage    = "message"    // where a channel keeps the message about a request, to change it in place
 )
 

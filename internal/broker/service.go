@@ -82,6 +82,19 @@ type Service interface {
 	RetryNotice(ctx context.Context, c access.Caller, id string) (notify.Notice, error)
 	// TestChannel sends a channel a notice that says nothing but that it works.
 	TestChannel(ctx context.Context, c access.Caller, channel string) (notify.Notice, error)
+	// Accounts lists the people who have signed in through the issuer, and whom their names belong to.
+	Accounts(ctx context.Context, c access.Caller) ([]Account, error)
+	// ReleaseAccount frees a name, ends its sessions and lifts what kept its owner out: whoever signs in with it next has it.
+	ReleaseAccount(ctx context.Context, c access.Caller, person, comment string) error
+	// Sessions lists the caller's own sessions, or everybody's for an admin.
+	Sessions(ctx context.Context, c access.Caller, all bool) ([]Session, error)
+	// EndSessions ends the sessions of a person at once, and returns how many there were.
+	EndSessions(ctx context.Context, c access.Caller, in EndSessionsInput) (int, error)
+	// CreateToken makes a token for a program; its secret is returned this once. The caller answers for what is done with it.
+	CreateToken(ctx context.Context, c access.Caller, in TokenInput) (APIToken, string, error)
+	Tokens(ctx context.Context, c access.Caller) ([]APIToken, error)
+	// RevokeToken ends a token, by id or name, at once.
+	RevokeToken(ctx context.Context, c access.Caller, id, comment string) error
 
 	// Resume ends a hold on openings (restored database, clock gone back) once an admin has looked.
 	Resume(ctx context.Context, c access.Caller, comment string) error
@@ -204,9 +217,10 @@ type SweepReport struct {
 // Status is the server's own state.
 type Status struct {
 	Ready     bool      `json:"ready"`
-	Hold      string    `json:"hold,omitempty"`  // why nothing opens, if so
-	Store     string    `json:"store,omitempty"` // what is wrong with the store
-	Azure     string    `json:"azure,omitempty"` // what is wrong with Azure
+	Hold      string    `json:"hold,omitempty"`    // why nothing opens, if so
+	Store     string    `json:"store,omitempty"`   // what is wrong with the store
+	Azure     string    `json:"azure,omitempty"`   // what is wrong with Azure
+	SignIn    string    `json:"sign_in,omitempty"` // what is wrong with the issuer of people's tokens
 	LastSweep time.Time `json:"last_sweep"`
 	Spooled   int       `json:"spooled"` // entries that wait to be recorded
 	Live      int       `json:"live"`

@@ -338,11 +338,9 @@ func (b *Broker) PlanRequest(ctx context.Context, c access.Caller, in RequestInp
 		return RequestPlan{}, err
 	}
 	plan := RequestPlan{Terms: d.terms, Limits: d.limits, WillGetIn: true}
-	if b.cfg.People != nil {
-		for _, p := range b.cfg.People() {
-			if p.Has(access.Approver) && !access.SamePerson(p.Name, c.Name) && d.limits.MayApprove(access.Authority{Name: p.Name}, b.Now(), b.Now()) {
-				plan.Approvers = append(plan.Approvers, p.Name)
-			}
+	for _, p := range b.people(ctx) {
+		if p.Has(access.Approver) && !access.SamePerson(p.Name, c.Name) && d.limits.MayApprove(access.Authority{Name: p.Name, Groups: b.cfg.Policy().GroupsOf(p)}, b.Now(), b.Now()) {
+			plan.Approvers = append(plan.Approvers, p.Name)
 		}
 	}
 	now := b.Now()

@@ -96,6 +96,8 @@ func check(c *Config, lines lineIndex) []fault {
 		k.bad("band", "is %d to %d: it must be a range of at least two priorities from 100 to 4096", b.First, b.Last)
 	}
 	k.people(c.People)
+	k.signIn(c.SignIn)
+	k.workloads(c.Workloads)
 	k.policy(c.Policy)
 	k.between("request_expiry", c.RequestExpiry, 5*time.Minute, 30*24*time.Hour)
 	k.between("idempotency_retention", c.KeyRetention, time.Hour, 30*24*time.Hour)
@@ -167,7 +169,7 @@ func (k *checker) azure(a Azure) {
 }
 
 func (k *checker) people(people []Person) {
-	names, hashes := map[string]bool{}, map[string]bool{}
+	names, hashes, subjects := map[string]bool{}, map[string]bool{}, map[string]bool{}
 	for i, p := range people {
 		at := fmt.Sprintf("people[%d]", i)
 		low := strings.ToLower(p.Name)
@@ -190,10 +192,20 @@ func (k *checker) people(people []Person) {
 				k.bad(fmt.Sprintf("%s.roles[%d]", at, j), "is %q: it may be requester, approver, auditor or admin", r)
 			}
 		}
+		if p.Subject != "" && subjects[strings.ToLower(p.Subject)] {
+			k.bad(at+".subject", "is another person's too")
+		}
+		subjects[strings.ToLower(p.Subject)] = true
+		if p.TokenSHA256 == "" && p.Subject != "" {
+			if k.c.SignIn.Issuer == "" {
+				k.bad(at+".subject", "is of an account at an issuer, and sign_in names none")
+			}
+			continue
+		}
 		b, err := hex.DecodeString(p.TokenSHA256)
 		switch {
 		case p.TokenSHA256 == "":
-			k.bad(at+".token_sha256", "is missing: %s could not sign in", p.Name)
+			k.bad(at+".token_sha256", "is missing, and subject too: %s could not sign in", p.Name)
 		case err != nil || len(b) != 32:
 			k.bad(at+".token_sha256", "is not a SHA-256: 64 hexadecimal digits, from: printf %%s TOKEN | sha256sum")
 		case hashes[strings.ToLower(p.TokenSHA256)]:
@@ -245,6 +257,7 @@ func (k *checker) known(at, key string, names []string, role access.Role) {
 		}
 		i := slices.IndexFunc(k.c.People, func(p Person) bool { return access.SamePerson(p.Name, n) })
 		switch {
+		case i < 0 && k.c.SignIn.Issuer != "": // somebody who signs in
 		case i < 0:
 			k.c.Warnings = append(k.c.Warnings, fmt.Sprintf("%s.%s names %q, and nobody under people is called so", at, key, n))
 		case !slices.Contains(k.c.People[i].Roles, role):

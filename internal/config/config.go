@@ -26,6 +26,8 @@ type Config struct {
 	People         []Person          `yaml:"people"`
 	Policy         policy.Document   `yaml:"policy"`
 	PolicyFile     string            `yaml:"policy_file" doc:"File with the policy, or a folder whose *.yaml together are it, in place of policy. It is read again when it changes; docs/policy.md describes it"`
+	SignIn         SignIn            `yaml:"sign_in"`
+	Workloads      []Workload        `yaml:"workloads"`
 	RequestExpiry  access.Duration   `yaml:"request_expiry" default:"24h" doc:"How long a request waits for an answer: 5m to 30d"`
 	KeyRetention   access.Duration   `yaml:"idempotency_retention" default:"24h" doc:"How long idempotency keys are remembered: 1h to 30d"`
 	SweepInterval  access.Duration   `yaml:"sweep_interval" default:"30s" doc:"Time between sweeps over everything: 1s to 30s, the longest that a late opening may stand"`
@@ -74,6 +76,7 @@ type Band struct {
 type Person struct {
 	Name        string        `yaml:"name" doc:"Name, compared without case"`
 	Roles       []access.Role `yaml:"roles" doc:"requester, approver, auditor, admin; they do not imply one another"`
+	Subject     string        `yaml:"subject" doc:"Their account at the issuer of sign_in: Entra's object id, TENANT/OBJECT-ID where there are several tenants, or another issuer's sub. They sign in there and have these roles besides those of their groups"`
 	TokenSHA256 string        `yaml:"token_sha256" doc:"SHA-256 of the person's token, in hexadecimal. Make a token with: openssl rand -hex 32"`
 }
 
@@ -82,6 +85,57 @@ type Audit struct {
 	SigningKeyFile     string          `yaml:"signing_key_file" doc:"File with the key that signs checkpoints, as audit keygen writes it, outside data_dir; absent: they are not signed"`
 	CheckpointFile     string          `yaml:"checkpoint_file" doc:"File that signed checkpoints are appended to, or a folder for it, outside data_dir; best where the server may append and nothing else"`
 	CheckpointInterval access.Duration `yaml:"checkpoint_interval" default:"1h" doc:"Time between signed checkpoints: 1m to 24h; nothing is appended where nothing was written"`
+}
+
+// SignIn says through which issuer people sign in.
+type SignIn struct {
+	Issuer           string          `yaml:"issuer" doc:"URL of an OpenID Connect issuer, for Entra https://login.microsoftonline.com/TENANT/v2.0; absent: people have tokens only"`
+	ClientID         string          `yaml:"client_id" doc:"Id of this server's application there"`
+	ClientSecretFile string          `yaml:"client_secret_file" doc:"File with the application's secret; absent: a public client"`
+	Tenants          []string        `yaml:"tenants" doc:"Ids of the Entra tenants whose people may sign in; absent: the one that the issuer names, or, where the issuer is not Entra, no tenant is looked at"`
+	PublicURL        string          `yaml:"public_url" doc:"URL of this server as browsers reach it; with /login/callback behind it, the redirect URI that is registered at the issuer"`
+	CA               string          `yaml:"ca" doc:"File with certificates to trust at issuers besides the system's, PEM"`
+	Scopes           []string        `yaml:"scopes" doc:"What is asked for besides openid; absent: profile, offline_access"`
+	NameClaim        string          `yaml:"name_claim" doc:"Claim that people are named by; absent: preferred_username, else upn, email, sub"`
+	GroupsClaim      string          `yaml:"groups_claim" default:"groups" doc:"Claim with the groups"`
+	RolesClaim       string          `yaml:"roles_claim" default:"roles" doc:"Claim with the application's roles"`
+	GroupNames       []GroupName     `yaml:"group_names"`
+	Roles            []RoleRule      `yaml:"roles"`
+	Graph            string          `yaml:"graph" default:"https://graph.microsoft.com" doc:"Microsoft Graph of the cloud, asked where somebody is in more groups than a token holds"`
+	Device           bool            `yaml:"device" default:"true" doc:"Allow device codes, for terminals without a browser"`
+	SessionLife      access.Duration `yaml:"session_life" default:"12h" doc:"After which people sign in again: 5m to 7d"`
+	ConfirmAfter     access.Duration `yaml:"confirm_after" default:"4m" doc:"After which a session that is used is confirmed by the issuer: 10s to 5m. Who has lost their rights there is out after it"`
+	KeyFile          string          `yaml:"key_file" doc:"File with the key that refresh tokens in the database are encrypted with; absent: curfew.key in the data folder, made at the first start"`
+}
+
+// GroupName names a group that the issuer knows by an id.
+type GroupName struct {
+	ID   string `yaml:"id" doc:"As the issuer's tokens name the group: with Entra an object id"`
+	Name string `yaml:"name" doc:"What the policy and sign_in.roles call it"`
+}
+
+// RoleRule gives a role to people.
+type RoleRule struct {
+	Role     access.Role `yaml:"role" doc:"requester, approver, auditor or admin"`
+	AppRoles []string    `yaml:"app_roles" doc:"Values of the application's roles that give it, compared exactly"`
+	Groups   []string    `yaml:"groups" doc:"Groups that give it, by id or by a name of group_names, compared without case"`
+}
+
+// Workload is a program that calls with a token of an issuer of its own.
+type Workload struct {
+	Name     string        `yaml:"name" doc:"It asks, and stands in the log, as workload:NAME"`
+	Issuer   string        `yaml:"issuer" doc:"URL of the issuer of its tokens, exactly as they name it"`
+	Audience string        `yaml:"audience" doc:"For whom its tokens must be made"`
+	Subject  string        `yaml:"subject" doc:"Subject of its tokens, compared exactly"`
+	Claims   []ClaimValue  `yaml:"claims"`
+	Roles    []access.Role `yaml:"roles" doc:"requester, auditor, admin; a program never approves"`
+	Sponsor  string        `yaml:"sponsor" doc:"The person who answers for it, and does not decide on what it asks for"`
+}
+
+// ClaimValue is a claim that a token must have.
+type ClaimValue struct {
+	Claim string `yaml:"claim" doc:"Name of a claim that its tokens must have"`
+	Value string `yaml:"value" doc:"Its value, compared exactly"`
 }
 
 // Log says what is logged, and how.

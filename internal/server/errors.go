@@ -22,6 +22,7 @@ type exchange struct {
 	code        access.Code
 	err         error // for the log alone
 	stream      bool
+	again       func(context.Context) (access.Caller, error) // who calls, asked anew; nil where that cannot change
 }
 
 type exchangeKey struct{}

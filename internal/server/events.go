@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"reflect"
+	"slices"
 	"strconv"
 	"time"
 
@@ -67,7 +68,7 @@ func (s *Server) eventRoute(a huma.API) {
 			exchangeOf(r.Context()).stream = true
 			s.metrics.streams.Inc()
 			defer s.metrics.streams.Dec()
-			s.stream(ctx, w, entries)
+			s.stream(ctx, w, entries, s.rechecked(ctx, c))
 		}}, nil
 	})
 	a.OpenAPI().Paths["/v1/events"].Get.Responses["200"].Content["text/event-stream"].Schema.Extensions = map[string]any{
@@ -75,7 +76,38 @@ func (s *Server) eventRoute(a huma.API) {
 	}
 }
 
-func (s *Server) stream(ctx context.Context, w http.ResponseWriter, entries <-chan audit.Entry) {
+// rechecked returns a channel that is closed when the caller of a long call is not who they were any more: signed out, or with other
+// roles. It ends with ctx. What cannot be told now, because the issuer does not answer, changes nothing.
+func (s *Server) rechecked(ctx context.Context, c access.Caller) <-chan struct{} {
+	over := make(chan struct{})
+	again := exchangeOf(ctx).again
+	if again == nil {
+		return over
+	}
+	go func() {
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-wall.After(s.opt.Limits.Recheck):
+			}
+			now, err := again(ctx)
+			if ctx.Err() != nil {
+				return
+			}
+			if access.CodeOf(err) == access.CodeUnavailable {
+				continue
+			}
+			if err != nil || !slices.Equal(now.Roles, c.Roles) || !access.SamePerson(now.Name, c.Name) {
+				close(over)
+				return
+			}
+		}
+	}()
+	return over
+}
+
+func (s *Server) stream(ctx context.Context, w http.ResponseWriter, entries <-chan audit.Entry, over <-chan struct{}) {
 	rc := http.NewResponseController(w)
 	h := w.Header()
 	h.Set("Content-Type", "text/event-stream")
@@ -100,6 +132,9 @@ func (s *Server) stream(ctx context.Context, w http.ResponseWriter, entries <-ch
 			return
 		case <-s.stopping:
 			send(": the server is stopping\n\n")
+			return
+		case <-over:
+			send(": your rights have changed\n\n")
 			return
 		case <-beat:
 			if !send(": still here\n\n") {

@@ -22,6 +22,7 @@ import (
 	"github.com/curfew-jit/curfew/internal/access"
 	"github.com/curfew-jit/curfew/internal/audit"
 	"github.com/curfew-jit/curfew/internal/clock"
+	"github.com/curfew-jit/curfew/internal/identity"
 )
 
 // CorrelationHeader tells the caller under which name the log holds the call.
@@ -161,7 +162,13 @@ func (s *Server) dispatch(w http.ResponseWriter, r *http.Request) {
 		s.noRoute(w, r, h)
 		return
 	}
-	if !slices.Contains(open, x.route) {
+	switch {
+	case slices.Contains(open, x.route):
+	case slices.Contains(beforeSignIn, x.route):
+		if r = s.admitUnknown(w, r, x); r == nil {
+			return
+		}
+	default:
 		if r = s.admit(w, r, x); r == nil {
 			return
 		}
@@ -201,6 +208,9 @@ func (s *Server) refuseBrowsers(r *http.Request) error {
 	if s.opt.Demo != nil && !demoHost(r.Host) {
 		return access.Errorf(access.CodeDenied, "the demo answers on this machine's own names alone, and the call was for another").
 			WithHint("call it as 127.0.0.1 or localhost")
+	}
+	if r.Method == http.MethodGet && (r.URL.Path == loginPath || r.URL.Path == identity.CallbackPath) {
+		return nil // the issuer's page leads here, and so may a link; what they do is bound to a cookie
 	}
 	// CrossOriginProtection lets reads pass; nothing here is for the pages of others, so they are refused as well.
 	site := r.Header.Get("Sec-Fetch-Site")
@@ -252,9 +262,35 @@ func (s *Server) admit(w http.ResponseWriter, r *http.Request, x *exchange) *htt
 	if !s.perPerson.allow(strings.ToLower(who.Name), now) {
 		return refuse("rate_person", slow, 0)
 	}
+	return s.withBody(w, r)
+}
+
+// admitUnknown applies limits to those who are about to sign in, and reads the body.
+func (s *Server) admitUnknown(w http.ResponseWriter, r *http.Request, x *exchange) *http.Request {
+	now, from := wall.Now(), addressKey(x.caller.Address)
+	refuse := func(reason, message string) *http.Request {
+		s.metrics.signIns.WithLabelValues(reason).Inc()
+		writeProblem(w, r, access.Errorf(access.CodeRateLimited, "%s", message).WithHint("wait a minute"), 0)
+		return nil
+	}
+	switch {
+	case !s.perAddress.allow(from, now):
+		return refuse("rate_address", "too many calls at once")
+	case s.failures.spent(from, now):
+		return refuse("rate_sign_in", "too many failed sign-ins from your address")
+	case slices.Contains(beginSignIn, x.route) && !s.signIns.allow(from, now):
+		return refuse("rate_sign_in", "too many sign-ins were begun from your address")
+	}
+	return s.withBody(w, r)
+}
+
+// withBody reads the body. It answers itself, and returns nil, where that cannot be done.
+func (s *Server) withBody(w http.ResponseWriter, r *http.Request) *http.Request {
 	body, status, err := s.readBody(w, r)
 	if err != nil {
-		return refuse("body", err, status)
+		s.metrics.signIns.WithLabelValues("body").Inc()
+		writeProblem(w, r, err, status)
+		return nil
 	}
 	r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
 	return r

@@ -17,7 +17,10 @@ import (
 )
 
 // routes is the API: what stands here is promised to scripts.
-const routes = `GET /v1/audit
+const routes = `GET /v1/accounts
+POST /v1/accounts/{name}/end
+POST /v1/accounts/{name}/release
+GET /v1/audit
 GET /v1/audit/checkpoint
 GET /v1/break-glass
 POST /v1/break-glass
@@ -33,6 +36,12 @@ GET /v1/grants/{id}
 POST /v1/grants/{id}/close
 POST /v1/grants/{id}/extend
 POST /v1/grants/{id}/revoke
+GET /v1/login
+POST /v1/login/device
+POST /v1/login/device/token
+POST /v1/login/start
+POST /v1/login/token
+POST /v1/logout
 GET /v1/notices
 GET /v1/notices/{id}
 POST /v1/notices/{id}/retry
@@ -53,7 +62,11 @@ GET /v1/scans
 POST /v1/scans
 GET /v1/scans/{id}
 GET /v1/scans/{id}/diff
+GET /v1/sessions
 GET /v1/status
+GET /v1/tokens
+POST /v1/tokens
+POST /v1/tokens/{id}/revoke
 GET /v1/vms
 GET /v1/vms/{ref}
 GET /v1/whoami`

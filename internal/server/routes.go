@@ -85,7 +85,7 @@ func (s *Server) routes() error {
 	cfg.RejectUnknownQueryParameters = true
 	cfg.Info.Description = "Just-in-time access to Azure virtual machines. Errors are problem+json; programs decide by code."
 	cfg.Info.License = &huma.License{Name: "Apache-2.0", Identifier: "Apache-2.0"}
-	cfg.Components.SecuritySchemes = map[string]*huma.SecurityScheme{"bearer": {Type: "http", Scheme: "bearer", Description: "A token that an admin gave out"}}
+	cfg.Components.SecuritySchemes = map[string]*huma.SecurityScheme{"bearer": {Type: "http", Scheme: "bearer", Description: "A session's token, or one that an admin gave out, or a federated one of a workload"}}
 	a := humago.New(s.mux, cfg)
 
 	s.machineRoutes(a)
@@ -95,6 +95,8 @@ func (s *Server) routes() error {
 	s.systemRoutes(a)
 	s.scanRoutes(a)
 	s.noticeRoutes(a)
+	s.accountRoutes(a)
+	s.loginRoutes(a)
 	s.eventRoute(a)
 
 	doc, err := json.MarshalIndent(a.OpenAPI(), "", "  ")
@@ -125,7 +127,7 @@ func serveBytes(contentType string, b []byte) http.HandlerFunc {
 func (s *Server) machineRoutes(a huma.API) {
 	register(a, op("whoami", "GET", "/v1/whoami", "system", "Who the server takes you for", ""),
 		func(_ context.Context, c access.Caller, _ *none) (*answer[api.Me], error) {
-			return ok(api.Me{Name: c.Name, Roles: each(c.Roles, text), Address: c.Address, Demo: s.opt.Demo != nil,
+			return ok(api.Me{Name: c.Name, Roles: each(c.Roles, text), Groups: c.Groups, Kind: string(c.Kind), Sponsor: c.Sponsor, Session: c.Session != "", Address: c.Address, Demo: s.opt.Demo != nil,
 				Installation: s.opt.Installation, Version: s.opt.Version}), nil
 		})
 	register(a, op("list-vms", "GET", "/v1/vms", "machines", "List machines", "Sorted by need: what is exposed stands first."),

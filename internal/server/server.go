@@ -33,12 +33,15 @@ type Person struct {
 	Roles []access.Role
 	// TokenSHA256 is the hash of a token of high entropy, in hexadecimal. Empty: the person cannot sign in.
 	TokenSHA256 string
+	// Subject is their account at the issuer through which people sign in. Empty: they have none there.
+	Subject string
 }
 
 // Options are what a server needs.
 type Options struct {
 	Service      broker.Service
 	People       []Person
+	SignIn       Authenticator // nil: only People's tokens are known
 	Installation string
 	Version      string
 	// TrustedProxies may say in X-Forwarded-For where a call came from.
@@ -64,6 +67,8 @@ type Limits struct {
 	PerPerson     float64       // calls a second; default 100, in bursts of five times as many
 	PerAddress    float64       // calls a second; default 200
 	FailedSignIns float64       // a second from one address; default 2
+	SignIns       float64       // begun a second from one address; default 1, in bursts of twenty
+	Recheck       time.Duration // after which the caller of an event stream is looked at again; default 30 s
 	Addresses     int           // how many addresses and people are remembered; default 10,000
 	Streams       int           // event streams of one person; default 20
 	Heartbeat     time.Duration // between comments on an idle event stream; default 15 s
@@ -79,6 +84,7 @@ func (l Limits) withDefaults() Limits {
 	or(&l.PerPerson, 100)
 	or(&l.PerAddress, 200)
 	or(&l.FailedSignIns, 2)
+	or(&l.SignIns, 1)
 	dur := func(v *time.Duration, d time.Duration) {
 		if *v <= 0 {
 			*v = d
@@ -86,6 +92,7 @@ func (l Limits) withDefaults() Limits {
 	}
 	dur(&l.BodyTime, 15*time.Second)
 	dur(&l.Heartbeat, 15*time.Second)
+	dur(&l.Recheck, 30*time.Second)
 	dur(&l.Shutdown, 10*time.Second)
 	if l.Body <= 0 {
 		l.Body = 256 << 10
@@ -110,7 +117,7 @@ type Server struct {
 	mux     *http.ServeMux
 	handler http.Handler
 
-	perPerson, perAddress, failures *limiters
+	perPerson, perAddress, failures, signIns *limiters
 
 	stopping chan struct{} // closed when the server begins to stop
 	stopOnce sync.Once
@@ -136,6 +143,7 @@ func New(o Options) (*Server, error) {
 		perPerson:  newLimiters(o.Limits.PerPerson, 5, o.Limits.Addresses),
 		perAddress: newLimiters(o.Limits.PerAddress, 5, o.Limits.Addresses),
 		failures:   newLimiters(o.Limits.FailedSignIns, 10, o.Limits.Addresses),
+		signIns:    newLimiters(o.Limits.SignIns, 20, o.Limits.Addresses),
 		streams:    streamCount{by: map[string]int{}},
 	}
 	var err error

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/hex"
@@ -67,24 +68,41 @@ func (s *Server) signIn(r *http.Request) (access.Caller, error) {
 	}
 	auth := r.Header.Get("Authorization")
 	if auth == "" {
+		if c, err := r.Cookie(sessionCookie); err == nil && s.opt.SignIn != nil {
+			return s.cookieSession(r, c.Value)
+		}
 		e := access.Errorf(access.CodeUnauthenticated, "nobody is signed in")
 		if s.opt.Demo != nil {
 			return access.Caller{}, e.WithHint("act as one of the demo's accounts: curfew --as requester … (%s)", s.accounts())
+		}
+		if s.opt.SignIn != nil && s.opt.SignIn.Methods().Issuer != "" {
+			return access.Caller{}, e.WithHint("sign in with: curfew login")
 		}
 		return access.Caller{}, e.WithHint("send the token that an admin gave you, as Authorization: Bearer TOKEN; the command line reads it from CURFEW_TOKEN")
 	}
 	scheme, token, ok := strings.Cut(auth, " ")
 	token = strings.TrimSpace(token)
-	if !ok || !strings.EqualFold(scheme, "Bearer") || token == "" {
+	if !ok || !strings.EqualFold(scheme, "Bearer") || token == "" || len(r.Header.Values("Authorization")) != 1 {
 		return access.Caller{}, access.Errorf(access.CodeUnauthenticated, "the Authorization header carries no bearer token").
 			WithHint("write it as: Authorization: Bearer TOKEN")
 	}
-	c, ok := s.bearer(token)
-	if !ok {
-		return access.Caller{}, access.Errorf(access.CodeUnauthenticated, "the token is not known here").
-			WithHint("check that it is whole and meant for this server; an admin can give you another")
+	if c, ok := s.bearer(token); ok {
+		return c, nil
 	}
-	return c, nil
+	if s.opt.SignIn != nil {
+		return s.verified(r, token)
+	}
+	return access.Caller{}, access.Errorf(access.CodeUnauthenticated, "the token is not known here").
+		WithHint("check that it is whole and meant for this server; an admin can give you another")
+}
+
+// verified asks the authenticator, and remembers how to ask it again: a call may last longer than the caller's rights.
+func (s *Server) verified(r *http.Request, token string) (access.Caller, error) {
+	c, err := s.opt.SignIn.Bearer(r.Context(), token)
+	if err == nil {
+		exchangeOf(r.Context()).again = func(ctx context.Context) (access.Caller, error) { return s.opt.SignIn.Bearer(ctx, token) }
+	}
+	return c, err
 }
 
 func (s *Server) demoAccount(r *http.Request, as []string) (access.Caller, error) {
