@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 )
 
@@ -142,7 +143,7 @@ func (n NSG) MarshalJSON() ([]byte, error) {
 			continue
 		}
 		if m.name == "properties" {
-			if m.value, err = replaceRules(m.value, rules); err != nil {
+			if m.value, err = replaceRules(m.value, rules, n.FlushConnection); err != nil {
 				return nil, fmt.Errorf("network security group %s: %w", n.ID, err)
 			}
 		}
@@ -153,23 +154,31 @@ func (n NSG) MarshalJSON() ([]byte, error) {
 	return b.Bytes(), nil
 }
 
-func replaceRules(properties, rules []byte) ([]byte, error) {
+func replaceRules(properties, rules []byte, flush bool) ([]byte, error) {
 	ms, err := members(properties)
 	if err != nil {
 		return nil, err
 	}
-	keep, found := ms[:0], false
+	keep, found, flushes := ms[:0], false, false
 	for _, m := range ms {
 		switch {
 		case computedNSGProperties[m.name]:
 			continue
 		case m.name == "securityRules":
 			m.value, found = rules, true
+		case m.name == "flushConnection":
+			flushes = true
+			if was := bytes.Equal(bytes.TrimSpace(m.value), []byte("true")); was != flush {
+				m.value = strconv.AppendBool(nil, flush)
+			}
 		}
 		keep = append(keep, m)
 	}
 	if !found {
 		keep = append(keep, member{"securityRules", rules})
+	}
+	if flush && !flushes {
+		keep = append(keep, member{"flushConnection", []byte("true")})
 	}
 	var b bytes.Buffer
 	writeObject(&b, keep)

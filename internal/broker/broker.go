@@ -104,11 +104,12 @@ type Broker struct {
 	}
 	lastSweep        time.Time
 	saidHousekeeping said
-	saidOver         said      // that what is over could not be stored
-	reminded         time.Time // when the store was last searched for people to remind
-	renewed          []string  // places where a grant was lengthened; the rule's name still carries the old end
-	scanRun          *scanning // the scan that runs, nil where none does
-	locks            sync.Map  // VM key -> chan struct{}: one change of a machine's protection at a time
+	saidOver         said              // that what is over could not be stored
+	reminded         time.Time         // when the store was last searched for people to remind
+	renewed          []string          // places where a grant was lengthened; the rule's name still carries the old end
+	scanRun          *scanning         // the scan that runs, nil where none does
+	flushed          map[string]string // places where we switched flushConnection on, by key
+	locks            sync.Map          // VM key -> chan struct{}: one change of a machine's protection at a time
 }
 
 // Meta keys in the store.
@@ -205,6 +206,9 @@ func (nobody) Wake() {}
 
 // Reload reads all live state from the store again.
 func (b *Broker) Reload(ctx context.Context) error {
+	if err := b.reloadFlushed(ctx); err != nil {
+		return err
+	}
 	return b.index.reload(func() (grants []access.Grant, prots []access.Protection, err error) {
 		err = b.cfg.Store.View(ctx, func(tx Tx) (err error) {
 			if grants, err = tx.LiveGrants(); err != nil {

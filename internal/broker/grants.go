@@ -469,7 +469,15 @@ func (b *Broker) LiveGrant(id access.GrantID) (access.Grant, bool) { return b.in
 func (b *Broker) Forced(id access.GrantID) bool { return b.index.isForced(id) }
 
 // Places returns every place that should hold something, by key.
-func (b *Broker) Places() map[string]string { return b.index.places() }
+func (b *Broker) Places() map[string]string {
+	out := b.index.places()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for k, id := range b.flushed {
+		out[k] = id
+	}
+	return out
+}
 
 // Record adds an entry of the program itself; if the log cannot be written it is spooled.
 func (b *Broker) Record(ctx context.Context, e audit.Entry) {

@@ -28,6 +28,7 @@ const (
 	RecordLogin      = "login"      // a sign-in under way, by hash of its state
 	RecordLoginCode  = "login_code" // a session that waits for the command line to fetch it, by hash of a code
 	RecordDevice     = "device"     // a sign-in by device code, by hash of its handle
+	RecordFlush      = "flush"      // a place where we switched on that changes of rules end open connections; its id is the place's key
 	RecordMessage    = "message"    // where a channel keeps the message about a request, to change it in place
 )
 

@@ -9,8 +9,10 @@ import (
 
 	"github.com/curfew-jit/curfew/internal/access"
 	"github.com/curfew-jit/curfew/internal/audit"
+	"github.com/curfew-jit/curfew/internal/azure"
 	"github.com/curfew-jit/curfew/internal/broker"
 	bt "github.com/curfew-jit/curfew/internal/broker/brokertest"
+	"github.com/curfew-jit/curfew/internal/enforce"
 	"github.com/curfew-jit/curfew/internal/notify"
 	"github.com/curfew-jit/curfew/internal/policy"
 )
@@ -371,6 +373,71 @@ func TestDefaultDuration(t *testing.T) {
 			if r.Terms.Duration != want {
 				t.Errorf("%s: %s, want %s", vm, r.Terms.Duration, want)
 			}
+		}
+	})
+}
+
+// P3, P2: where a rule asks for it, the end of an access ends its connections: flushConnection is on from the opening until it is seen
+// to be shut, and then as it was. The plan says whom it concerns.
+func TestHardClose(t *testing.T) {
+	p := &stepPolicy{needs: []access.Need{{Rule: "prod", Steps: []access.Step{{Count: 1}}}}, change: func(l *access.Limits) { l.HardClose = true }}
+	bubble(t, steps(p), func(t *testing.T, s *bt.Stack) {
+		s.Protect("web-01")
+		group := s.Machine("web-01").NSGs()[0]
+		flushes := func() bool {
+			n, err := s.Azure.NSG(t.Context(), group)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return n.FlushConnection
+		}
+		plan := must[broker.RequestPlan](t)(s.Broker.PlanRequest(t.Context(), bt.Requester, broker.RequestInput{VMs: []string{"web-01"}, Duration: time.Hour, Reason: "x"}))
+		if !slices.ContainsFunc(plan.Changes, func(c enforce.Change) bool {
+			return c.Kind == enforce.Connect && strings.Contains(c.Summary, "1 interfaces and 0 subnets")
+		}) || flushes() {
+			t.Errorf("the plan: %+v, written: %v", plan.Changes, flushes())
+		}
+		g := s.Open(bt.Requester, "web-01", 30*time.Minute)
+		if !flushes() || !g.HardClose {
+			t.Error("it is open, and its end would leave connections alone")
+		}
+		p.change = nil
+		soft := s.Open(bt.Requester2, "web-01", time.Hour)
+		s.Sleep(31 * time.Minute)
+		s.WaitGrant(g.ID, func(g access.Grant) bool { return g.State == access.Ended })
+		s.Sleep(time.Minute)
+		if flushes() {
+			t.Error("it is shut, and the group goes on ending connections")
+		}
+		must[access.Grant](t)(s.Broker.Close(t.Context(), bt.Requester2, soft.ID))
+		entries := 0
+		for _, e := range s.Log() {
+			if e.Action == "nsg.flush" {
+				entries++
+			}
+		}
+		if entries != 2 {
+			t.Errorf("%d entries of it in the log, want that it was switched on, and back", entries)
+		}
+		// Its owner's own wish stays.
+		n := must[azure.NSG](t)(s.Azure.NSG(t.Context(), group))
+		n.FlushConnection = true
+		must[azure.NSG](t)(s.Azure.PutNSG(t.Context(), n, nil))
+		p.change = func(l *access.Limits) { l.HardClose = true }
+		g = s.Open(bt.Requester, "web-01", 20*time.Minute)
+		s.Sleep(25 * time.Minute)
+		if s.WaitGrant(g.ID, func(g access.Grant) bool { return g.State == access.Ended }); !flushes() {
+			t.Error("what its owner had switched on was switched off")
+		}
+		// Unprotected while it is open: it is put back all the same.
+		n = must[azure.NSG](t)(s.Azure.NSG(t.Context(), group))
+		n.FlushConnection = false
+		must[azure.NSG](t)(s.Azure.PutNSG(t.Context(), n, nil))
+		g = s.Open(bt.Requester, "web-01", 20*time.Minute)
+		must[broker.ProtectPlan](t)(s.Broker.Protect(t.Context(), bt.Admin, broker.ProtectInput{VMs: []string{"web-01"}, Off: true}))
+		s.WaitGrant(g.ID, func(g access.Grant) bool { return g.State == access.Revoked })
+		if s.Sleep(time.Minute); flushes() {
+			t.Error("unprotected, and the group goes on ending connections")
 		}
 	})
 }

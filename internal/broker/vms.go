@@ -365,7 +365,7 @@ func (b *Broker) PlanRequest(ctx context.Context, c access.Caller, in RequestInp
 		if err != nil {
 			return plan, err
 		}
-		g := access.Grant{ID: access.GrantID(fmt.Sprintf("g-plan%06d", i)), Target: t, Source: d.terms.Source, State: access.Active, StartsAt: now, EndsAt: now.Add(d.terms.Duration), Places: pls}
+		g := access.Grant{ID: access.GrantID(fmt.Sprintf("g-plan%06d", i)), Target: t, Source: d.terms.Source, HardClose: d.limits.HardClose, State: access.Active, StartsAt: now, EndsAt: now.Add(d.terms.Duration), Places: pls}
 		for _, pl := range pls {
 			byPlace[key(pl.ID)] = append(byPlace[key(pl.ID)], g)
 			ids[key(pl.ID)], env[key(pl.ID)] = pl.ID, after[k]
@@ -383,7 +383,10 @@ func (b *Broker) PlanRequest(ctx context.Context, c access.Caller, in RequestInp
 		res, err := b.cfg.Backend.Sync(ctx, ids[k], enforce.Sync{DryRun: true, Decide: func(context.Context, enforce.Held) (enforce.Wanted, error) {
 			open, _, prots := b.WantedAt(ids[k])
 			w := Wanted(ids[k], append(open, byPlace[k]...), prots)
-			w.Env, w.KeepShields = env[k].EnvOf(ids[k]), b.Hold() != ""
+			w.Env, w.KeepShields, w.Flush = env[k].EnvOf(ids[k]), b.Hold() != "", b.Flush(ids[k])
+			if d.limits.HardClose {
+				w.Flush = enforce.FlushOn
+			}
 			return w, nil
 		}})
 		if err != nil {

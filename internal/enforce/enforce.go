@@ -44,7 +44,19 @@ type Wanted struct {
 	// KeepShields leaves every deny and exemption of ours that stands, wanted or not: what is known of them may be out of date, and
 	// taking one away would open a port.
 	KeepShields bool
+	Flush       Flush
 }
+
+// Flush says whether a change of a place's rules is to be applied to connections that are open, where the back end can (the group's
+// flushConnection, FACTS 2.4). It concerns every connection through the place; those that the rules still allow go on.
+type Flush int
+
+// What it may be.
+const (
+	FlushAsIs Flush = iota // as whoever owns the place has it
+	FlushOn                // a grant there ends its connections with it
+	FlushBack              // we switched it on, and nothing needs it any more
+)
 
 // Held is what a place was seen to hold of ours, and of other installations'.
 type Held struct {
@@ -84,6 +96,7 @@ const (
 	Rewrite  ChangeKind = "rewrite"   // a rule of ours
 	SetAside ChangeKind = "set_aside" // a foreign rule, with consent; its original is kept
 	Restore  ChangeKind = "restore"   // a foreign rule, back as it was
+	Connect  ChangeKind = "flush"     // whether changes of rules end connections that are open
 )
 
 // Change is one line of a plan for one place.
@@ -124,6 +137,7 @@ type Result struct {
 	Leftover map[access.GrantID]error                      // not wanted, and still standing because it could not be removed
 	Clean    bool                                          // as read last, nothing of ours lets in anybody who is not wanted: what is not wanted is shut
 	Held     Held                                          // as read last
+	Flushes  bool                                          // as read last, changes of rules are applied to open connections
 	Snapshot func(*inventory.Snapshot) *inventory.Snapshot // puts what stands (or, in a dry run, would stand) into a snapshot
 }
 
@@ -134,6 +148,8 @@ type Sync struct {
 	Decide func(ctx context.Context, held Held) (Wanted, error)
 	// Keep is called before a write that sets foreign rules aside, with their originals; if it fails nothing is written (P3).
 	Keep func(ctx context.Context, originals []access.Replacement) error
+	// KeepFlush is called before a write that switches on that changes end open connections; if it fails nothing is written (P3).
+	KeepFlush func(ctx context.Context) error
 	// Sending is called immediately before a write leaves, each time; opening tells whether any allow of ours is in it. Its
 	// error stops the write. Windows that are over by then are found by the back end itself (P1).
 	Sending func(opening bool) error

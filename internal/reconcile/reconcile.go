@@ -33,6 +33,11 @@ type Broker interface {
 	Now() time.Time
 	Hold() string
 	StoreDown() bool
+	// Flush says whether a place should end open connections when its rules change; NoteFlush remembers that we have it do so, and
+	// DropFlush that it does not any more.
+	Flush(place string) enforce.Flush
+	NoteFlush(ctx context.Context, place string) error
+	DropFlush(ctx context.Context, place string)
 	Tick(ctx context.Context) broker.Work
 	Begin(ctx context.Context, places map[access.GrantID][]access.Place) error
 	WantedAt(place string) (open, over []access.Grant, shields []access.Protection)

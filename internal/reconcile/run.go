@@ -60,9 +60,11 @@ func (r *Reconciler) run(ctx context.Context, p *place, shut bool) (again bool, 
 			}
 			w := broker.Wanted(p.id, open, prots)
 			w.Env, w.KeepShields = r.env(ctx, p.id), r.closing() // P7: to take a shield away is to open
+			w.Flush = b.Flush(p.id)
 			return w, nil
 		},
-		Keep: func(ctx context.Context, originals []access.Replacement) error { return b.Keep(ctx, p.id, originals) },
+		KeepFlush: func(ctx context.Context) error { return b.NoteFlush(ctx, p.id) },
+		Keep:      func(ctx context.Context, originals []access.Replacement) error { return b.Keep(ctx, p.id, originals) },
 		Sending: func(opening bool) error {
 			// Asked again just before the write leaves: somebody may have revoked a grant while it waited (docs/design/0002).
 			for _, g := range open {
@@ -86,6 +88,9 @@ func (r *Reconciler) run(ctx context.Context, p *place, shut bool) (again bool, 
 	}
 	r.noteResult(p.id, res, err)
 	r.noteAzure(err)
+	if err == nil && !res.Flushes && b.Flush(p.id) == enforce.FlushBack {
+		b.DropFlush(ctx, p.id)
+	}
 	again = r.settle(ctx, p.id, res, err, open, over)
 	return again, err
 }

@@ -150,6 +150,8 @@ func (r *run) sync(ctx context.Context) error {
 			return err
 		}
 		p := NewPlan(in)
+		flush := flushOf(n, in.Wanted.Flush)
+		p.Changes = append(p.Changes, flushChange(r.place, n, flush)...)
 		r.took(n, in, p)
 		if len(p.Changes) == 0 {
 			// What an earlier attempt sent without an answer stands after all.
@@ -161,6 +163,15 @@ func (r *run) sync(ctx context.Context) error {
 			r.observe(n.WithRules(p.Rules), in)
 			return nil
 		}
+		if flush && !n.FlushConnection {
+			if r.s.KeepFlush == nil {
+				return sendError{errors.New("flushConnection is to be switched on, and nobody keeps that it was off")}
+			}
+			if err := r.s.KeepFlush(ctx); err != nil {
+				return sendError{fmt.Errorf("keeping that flushConnection was off: %w", err)}
+			}
+		}
+		n.FlushConnection = flush
 		after, err := r.write(ctx, n, in, p)
 		if err == nil {
 			r.res.Wrote = true
@@ -186,6 +197,31 @@ func (r *run) sync(ctx context.Context) error {
 		}
 		return r.closeSingly(ctx, err)
 	}
+}
+
+// flushOf returns what flushConnection should be.
+func flushOf(n azure.NSG, f enforce.Flush) bool {
+	switch f {
+	case enforce.FlushOn:
+		return true
+	case enforce.FlushBack:
+		return false
+	}
+	return n.FlushConnection
+}
+
+// flushChange says what changes with flushConnection, and whom it concerns.
+func flushChange(place string, n azure.NSG, flush bool) []enforce.Change {
+	if flush == n.FlushConnection {
+		return nil
+	}
+	c := enforce.Change{Place: place, Kind: enforce.Connect, Rule: "flushConnection", Access: "off",
+		Summary: "changes of rules leave open connections alone again", Why: "no access there ends its connections any more"}
+	if flush {
+		c.Access, c.Why = "on", "an access there ends its connections when it is over"
+		c.Summary = fmt.Sprintf("changes of rules end open connections that they no longer allow, on all %d interfaces and %d subnets of the group", len(n.NICs), len(n.Subnets))
+	}
+	return []enforce.Change{c}
 }
 
 // decide asks what is wanted, after the place was read.
@@ -230,6 +266,7 @@ func (r *run) observe(n azure.NSG, in Input) {
 	s := standing(in, n.Rules)
 	r.res.After, r.res.Shields, r.res.Clean = s.Windows, s.Shields, len(s.Stray) == 0
 	r.res.Held = heldOf(r.place, n.Rules)
+	r.res.Flushes = n.FlushConnection
 	r.res.Snapshot = func(s *inventory.Snapshot) *inventory.Snapshot { return s.With(n) }
 }
 
