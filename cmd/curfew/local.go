@@ -11,6 +11,7 @@ import (
 	"github.com/curfew-jit/curfew/internal/config"
 	"github.com/curfew-jit/curfew/internal/demo"
 	"github.com/curfew-jit/curfew/internal/enforce/nsg"
+	"github.com/curfew-jit/curfew/internal/setup"
 	"github.com/curfew-jit/curfew/internal/sim/estates"
 	"github.com/curfew-jit/curfew/internal/sim/packets"
 	"github.com/curfew-jit/curfew/internal/store/sqlite"
@@ -45,6 +46,18 @@ func local(e cli.Env) cli.Local {
 		Collect:  func(ctx context.Context, o cli.ScanSource) (cli.Collected, error) { return collected(ctx, e, o) },
 		Fix:      func(ctx context.Context, o cli.FixSource) (cli.Fixer, error) { return fixing(ctx, e, o) },
 		VerifyDB: verifyDB,
+		AzureCheck: func(ctx context.Context, o cli.AzureCheckOptions) ([]cli.AzureCheckItem, error) {
+			az, _, err := azureOf(e, o.ScanSource)
+			if err != nil {
+				return nil, err
+			}
+			all, err := setup.Check(ctx, az, o.Scopes, o.Duties)
+			out := make([]cli.AzureCheckItem, len(all))
+			for i, it := range all {
+				out[i] = cli.AzureCheckItem{Scope: it.Scope, Check: it.Check, State: string(it.State), Detail: it.Detail, Lacks: it.Lacks, Next: it.Next}
+			}
+			return out, err
+		},
 		Packets: func(ctx context.Context, server string, source netip.Prefix) (*cli.PacketsWay, error) {
 			return way(ctx, e.Getenv("CURFEW_PACKETS"), server, source)
 		},

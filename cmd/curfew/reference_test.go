@@ -84,6 +84,7 @@ func TestWords(t *testing.T) {
 		"audit verify",
 		"audit keygen",
 		"azure role",
+		"azure check",
 		"notify list",
 		"notify retry",
 		"notify test",

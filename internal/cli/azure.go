@@ -14,6 +14,9 @@ import (
 func (c *cli) azureCmd() *cobra.Command {
 	cmd := &cobra.Command{Use: "azure", Short: "What the program needs in Azure"}
 	cmd.AddCommand(c.azureRoleCmd())
+	if c.Local.AzureCheck != nil {
+		cmd.AddCommand(c.azureCheckCmd())
+	}
 	return cmd
 }
 
@@ -39,13 +42,9 @@ az role definition create --role-definition role.json
 curfew azure role --scope /subscriptions/00000000-0000-0000-0000-000000000000/resourceGroups/web --duty nsg --output terraform
 curfew azure role --output table`,
 		RunE: func(*cobra.Command, []string) error {
-			var list []roles.Duty
-			for _, s := range duties {
-				d, err := roles.ParseDuty(s)
-				if err != nil {
-					return badInput("duty", "%v", err)
-				}
-				list = append(list, d)
+			list, err := parseDuties(duties)
+			if err != nil {
+				return err
 			}
 			if c.given("output") && c.output == "table" || c.output == "yaml" {
 				return c.showActions(list)
@@ -53,13 +52,9 @@ curfew azure role --output table`,
 			if len(scopes) == 0 {
 				return badInput("scope", "a custom role needs a scope in which it may be assigned").WithHint("name a subscription, a resource group or a management group by id with --scope")
 			}
-			var at []string
-			for _, s := range scopes {
-				id, err := roles.ParseScope(s)
-				if err != nil {
-					return badInput("scope", "%v", err).WithHint("for example /subscriptions/00000000-0000-0000-0000-000000000000/resourceGroups/web")
-				}
-				at = append(at, id)
+			at, err := parseScopes(scopes)
+			if err != nil {
+				return err
 			}
 			r, err := roles.New(name, list, at)
 			if err != nil {
@@ -113,4 +108,129 @@ func (c *cli) showActions(duties []roles.Duty) error {
 		}
 		return t.String()
 	})
+}
+
+func parseDuties(names []string) (out []roles.Duty, err error) {
+	for _, s := range names {
+		d, err := roles.ParseDuty(s)
+		if err != nil {
+			return nil, badInput("duty", "%v", err)
+		}
+		out = append(out, d)
+	}
+	return out, nil
+}
+
+func parseScopes(ids []string) (out []string, err error) {
+	for _, s := range ids {
+		id, err := roles.ParseScope(s)
+		if err != nil {
+			return nil, badInput("scope", "%v", err).WithHint("for example /subscriptions/00000000-0000-0000-0000-000000000000/resourceGroups/web")
+		}
+		out = append(out, id)
+	}
+	return out, nil
+}
+
+// AzureCheckOptions say as whom, where and for what it is looked whether anything is missing.
+type AzureCheckOptions struct {
+	ScanSource
+	Scopes []string
+	Duties []roles.Duty
+}
+
+// AzureCheckItem is one thing that was looked at.
+type AzureCheckItem struct {
+	Scope  string   `json:"scope"`
+	Check  string   `json:"check"`
+	State  string   `json:"state"` // ok, missing or unknown
+	Detail string   `json:"detail"`
+	Lacks  []string `json:"lacks,omitempty"`
+	Next   string   `json:"next,omitempty"`
+}
+
+func (c *cli) azureCheckCmd() *cobra.Command {
+	var o AzureCheckOptions
+	var duties []string
+	cmd := &cobra.Command{
+		Use: "check", Short: "Say what is missing in Azure for a set-up: permissions, providers, Defender's plan", Args: need(0, 0, "no arguments"),
+		Long: `Asks Azure, with your own login or with --config as the server, what the identity may do at each scope, and compares it with what the duties need;
+whether the resource providers are registered; and, for defender, whether the plan has just-in-time access. It only reads. Azure tells what was given at
+a scope or above it: a role on a single resource group is seen with --scope of that group. Deny assignments and conditions are not told.
+Ends with 1 when anything is missing or could not be read.`,
+		Example: `curfew azure check
+curfew azure check --config /etc/curfew/curfew.yaml --duty nsg
+curfew azure check --scope /subscriptions/00000000-0000-0000-0000-000000000000/resourceGroups/web --json`,
+		RunE: func(cmd *cobra.Command, _ []string) (err error) {
+			if o.Duties, err = parseDuties(duties); err != nil {
+				return err
+			}
+			if o.Scopes, err = parseScopes(o.Scopes); err != nil {
+				return err
+			}
+			if o.Endpoint != "" && (o.Cloud != "" || o.Config != "") || o.Config != "" && (o.Cloud != "" || o.CA != "") {
+				return badInput("azure-endpoint", "--config, --azure-cloud and --azure-endpoint each say which Azure it is").WithHint("give one of them")
+			}
+			all, err := c.Local.AzureCheck(cmd.Context(), o)
+			if err != nil {
+				return err
+			}
+			if err := c.show(items(all), func() string { return checkText(all) }); err != nil {
+				return err
+			}
+			n := 0
+			for _, it := range all {
+				if it.State != "ok" {
+					n++
+				}
+			}
+			switch {
+			case len(all) == 0:
+				return access.Errorf(access.CodeNotFound, "this login sees no subscription").WithHint("check the tenant that you are signed in to: az account list")
+			case n > 0:
+				return access.Errorf(access.CodeUnavailable, "%d of %d checks are not right", n, len(all)).WithHint("what to do stands beside each")
+			}
+			return nil
+		},
+	}
+	f := cmd.Flags()
+	f.SortFlags = false
+	f.StringArrayVar(&duties, "duty", nil, "only for this `DUTY`: "+strings.Join(dutyNames(), ", ")+"; may be repeated")
+	f.StringArrayVar(&o.Scopes, "scope", nil, "`ID` of a subscription or resource group to look at; may be repeated (default: every subscription that the login sees)")
+	f.StringVar(&o.Config, "config", "", "a server's configuration `FILE`, for cloud and credential (default: az login, AZURE_…)")
+	f.StringVar(&o.Cloud, "azure-cloud", "", "public, government or china (default public)")
+	f.StringVar(&o.Endpoint, "azure-endpoint", "", "`URL` of another Azure, for example the simulator")
+	f.StringVar(&o.CA, "azure-ca", "", "`FILE` of certificates to trust besides the system's")
+	_ = cmd.RegisterFlagCompletionFunc("duty", cobra.FixedCompletions(dutyNames(), cobra.ShellCompDirectiveNoFileComp))
+	_ = cmd.RegisterFlagCompletionFunc("azure-cloud", fixed([]string{"public", "government", "china"}))
+	return cmd
+}
+
+func checkText(all []AzureCheckItem) string {
+	t := newTable("STATE", "SCOPE", "CHECK", "DETAIL")
+	for _, it := range all {
+		t.row(it.State, shortScope(it.Scope), it.Check, it.Detail)
+	}
+	var b strings.Builder
+	b.WriteString(t.String())
+	for _, it := range all {
+		if it.State == "ok" {
+			continue
+		}
+		b.WriteString("\n" + safe(it.Check) + " at " + safe(it.Scope) + "\n")
+		for _, a := range it.Lacks {
+			b.WriteString("  lacks " + safe(a) + "\n")
+		}
+		if it.Next != "" {
+			b.WriteString("  next: " + safe(it.Next) + "\n")
+		}
+	}
+	return b.String()
+}
+
+func shortScope(id string) string {
+	if i := strings.LastIndexByte(id, '/'); i >= 0 {
+		return id[i+1:]
+	}
+	return id
 }

@@ -65,8 +65,10 @@ type Local struct {
 	// Fix opens what puts findings right.
 	Fix func(context.Context, FixSource) (Fixer, error)
 	// Collect reads what a scan looks at.
-	Collect  func(context.Context, ScanSource) (Collected, error)
-	VerifyDB func(ctx context.Context, database string, older []audit.Checkpoint) (VerifyResult, error)
+	Collect func(context.Context, ScanSource) (Collected, error)
+	// AzureCheck looks at what is missing in Azure.
+	AzureCheck func(context.Context, AzureCheckOptions) ([]AzureCheckItem, error)
+	VerifyDB   func(ctx context.Context, database string, older []audit.Checkpoint) (VerifyResult, error)
 	// Packets returns how a program connects from a source where a demo of this machine carries real packets, nil where none does.
 	Packets func(ctx context.Context, server string, source netip.Prefix) (*PacketsWay, error)
 }

@@ -23,6 +23,7 @@ import (
 	"github.com/curfew-jit/curfew/internal/scan"
 	"github.com/curfew-jit/curfew/internal/scan/collect"
 	"github.com/curfew-jit/curfew/internal/scan/estate"
+	"github.com/curfew-jit/curfew/internal/setup"
 	"github.com/curfew-jit/curfew/internal/sim"
 	"github.com/curfew-jit/curfew/internal/sim/estates"
 	"github.com/curfew-jit/curfew/internal/standalone"
@@ -315,11 +316,26 @@ func alone(w *world) {
 	}
 }
 
+// checking is azure check: who holds the roles is told so.
+func checking(d roles.Duty) func(*world) {
+	return func(w *world) {
+		items, err := setup.Check(w.t.Context(), w.client(), []string{subscription}, []roles.Duty{d})
+		if err != nil || len(items) < 3 {
+			w.t.Fatalf("%+v, %v", items, err)
+		}
+		for _, it := range items {
+			if it.State != setup.Right {
+				w.t.Errorf("%+v", it)
+			}
+		}
+	}
+}
+
 // ways is what each duty does, all of it as the program does it.
 var ways = map[roles.Duty][]func(*world){
-	roles.Read: {reading},
+	roles.Read: {reading, checking(roles.Read)},
 	roles.NSG:  {story, alone, func(w *world) { w.fix(scan.VMNoNSG, fix.Options{}) }},
-	roles.Defender: {func(w *world) {
+	roles.Defender: {checking(roles.Defender), func(w *world) {
 		w.fix(scan.VMJITMissing, fix.Options{Backend: fix.Defender, JITFrom: []netip.Prefix{netip.MustParsePrefix("203.0.113.0/24")}})
 	}},
 	roles.ScaleSets: {func(w *world) { w.fix(scan.VMSSTerminateOff, fix.Options{Upgrade: true}) }},

@@ -52,6 +52,8 @@ type Action struct {
 // Actions is everything that is needed. An action stands under each duty that needs it and cannot rely on Read for it.
 var Actions = []Action{
 	{"Microsoft.Resources/subscriptions/read", Read, "which subscriptions there are", ""},
+	{"Microsoft.Authorization/permissions/read", Read, "azure check: what the identity may do", ""},
+	{"Microsoft.Resources/subscriptions/providers/read", Read, "azure check: whether providers are registered", "the simulator tells it to everybody"},
 	{"Microsoft.Resources/subscriptions/resources/read", Read, "groups that hold VPN gateways, which are listed by group alone", ""},
 	{"Microsoft.ResourceGraph/resources/read", Read, "the inventory and scans, page by page", "Azure lists it as the action of a query; the simulator, as its documentation says, goes by the read actions of what is asked for"},
 	{"Microsoft.Compute/virtualMachines/read", Read, "machines", ""},
@@ -90,6 +92,7 @@ var Actions = []Action{
 
 	{"Microsoft.Security/locations/jitNetworkAccessPolicies/write", Defender, "policies", ""},
 	{"Microsoft.Security/locations/jitNetworkAccessPolicies/delete", Defender, "taking back a policy that was made", ""},
+	{"Microsoft.Security/pricings/read", Defender, "azure check: whether the plan has just-in-time access", ""},
 	{"Microsoft.Compute/virtualMachines/write", Defender, "Defender asks it of whoever writes a policy", "Defender's documentation asks for it on the machine; the simulator does not check it"},
 
 	{"Microsoft.Compute/virtualMachineScaleSets/write", ScaleSets, "the notice in the model of a set", ""},

@@ -49,7 +49,7 @@ func providerTypes() map[string][]string {
 	out := map[string][]string{
 		"Microsoft.Security": {"locations", "pricings", "jitNetworkAccessPolicies", "locations/jitNetworkAccessPolicies"}, "Microsoft.ResourceGraph": {"resources"},
 		"Microsoft.Insights": {"eventtypes/values"}, "Microsoft.Resources": {"subscriptions", "resourceGroups", "resources", "tenants", "providers"},
-		"Microsoft.Authorization": {"roleAssignments", "roleDefinitions"}, "Microsoft.ManagedIdentity": {"identities"},
+		"Microsoft.Authorization": {"permissions", "roleAssignments", "roleDefinitions"}, "Microsoft.ManagedIdentity": {"identities"},
 	}
 	for tk, k := range kinds {
 		ns, typ, _ := strings.Cut(k.name, "/")

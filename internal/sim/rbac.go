@@ -12,6 +12,7 @@ import (
 const (
 	typeRole       = "microsoft.authorization/roledefinitions"
 	typeAssignment = "microsoft.authorization/roleassignments"
+	typePermission = "microsoft.authorization/permissions"
 )
 
 // role is a role definition: actions with * for any text, less the notActions.
@@ -263,8 +264,36 @@ func (s *Sim) rolesLocked(r *request, t target) *answer {
 	case typeAssignment:
 		t.ns, t.types = "Microsoft.Authorization", []string{"roleAssignments"}
 		return s.roleAssignmentsLocked(r, t)
+	case typePermission:
+		if !t.collection() || r.method != http.MethodGet {
+			return methodNotAllowed(r).answer()
+		}
+		return ok(200, s.permissionsLocked(r.principal, strings.ToLower(t.scope)))
 	}
 	return nil
+}
+
+// permissionsLocked is what a principal's roles permit at a scope, a set of actions for each role that was given there or above.
+func (s *Sim) permissionsLocked(principal, scope string) []byte {
+	value := []any{}
+	add := func(r role) {
+		body := roleBody("", r)
+		value = append(value, objects(object(body, "properties"), "permissions")[0])
+	}
+	if !s.rolesOn(principal) {
+		add(builtInRoles[0])
+	} else {
+		for _, a := range s.byType[typeAssignment] {
+			props := object(a.doc(), "properties")
+			if a.gone || !strings.EqualFold(text(props, "principalId"), principal) || !within(scope, a.t.scope) {
+				continue
+			}
+			if r, ok := s.roleLocked(text(props, "roleDefinitionId")); ok {
+				add(r)
+			}
+		}
+	}
+	return mustJSON(map[string]any{"value": value})
 }
 
 func subScope(t target) string {

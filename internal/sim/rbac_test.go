@@ -149,3 +149,32 @@ func TestRoleAdministration(t *testing.T) {
 	a.do(204, "DELETE", id, nil)
 	a.fails(404, "RoleAssignmentNotFound", "GET", id, nil)
 }
+
+// What a principal is told that it may do is what its roles say, at the scope and above it.
+func TestPermissions(t *testing.T) {
+	a := newAz(t, sim.Config{})
+	a.net()
+	actions := func(a *az, scope string) []string {
+		var out []string
+		list, _ := a.do(200, "GET", scope+"/providers/Microsoft.Authorization/permissions", nil).body["value"].([]any)
+		for _, p := range list {
+			for _, x := range p.(map[string]any)["actions"].([]any) {
+				out = append(out, x.(string))
+			}
+		}
+		return out
+	}
+	if got := actions(a, group); len(got) != 1 || got[0] != "*" {
+		t.Errorf("without any assignment: %v", got)
+	}
+	a.assign(sub, reader, "acdd72a7-3385-48ef-bd42-f606fba81ae7")
+	a.assign(group, reader, "4d97b98b-1d4f-4787-a291-c67834d212e7")
+	r := a.as(reader)
+	if got := actions(r, sub); len(got) != 1 || got[0] != "*/read" {
+		t.Errorf("at the subscription: %v", got)
+	}
+	if got := strings.Join(actions(r, group), " "); !strings.Contains(got, "*/read") || !strings.Contains(got, "Microsoft.Network/*") {
+		t.Errorf("in the group: %v", got)
+	}
+	r.fails(405, "", "POST", group+"/providers/Microsoft.Authorization/permissions", nil)
+}
