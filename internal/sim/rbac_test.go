@@ -176,5 +176,5 @@ func TestPermissions(t *testing.T) {
 	if got := strings.Join(actions(r, group), " "); !strings.Contains(got, "*/read") || !strings.Contains(got, "Microsoft.Network/*") {
 		t.Errorf("in the group: %v", got)
 	}
-	r.fails(405, "", "POST", group+"/providers/Microsoft.Authorization/permissions", nil)
+	a.fails(405, "MethodNotAllowed", "POST", group+"/providers/Microsoft.Authorization/permissions", nil)
 }
