@@ -77,6 +77,7 @@ var actions = map[string]meaning{
 	"protection.off":      {title: "JIT protection switched off", class: entity, activity: 9, kind: "JIT Protection"},
 	"protection.check":    {title: "JIT protection checked", class: entity, activity: 2, kind: "JIT Protection"},
 	"nsg.create":          {title: "Network security group made", class: entity, activity: 1, kind: "Network Security Group"},
+	"nsg.flush":           {title: "Connections cut", class: entity, activity: otherActivity, other: "Flush", kind: "Network Security Group"},
 	"rule.replace":        {title: "Network rule replaced", class: entity, activity: 3, kind: "Network Security Rule"},
 	"rule.restore":        {title: "Network rule restored", class: entity, activity: 3, kind: "Network Security Rule"},
 	"rule.rewrite":        {title: "Network rule rewritten", class: entity, activity: 3, kind: "Network Security Group"},

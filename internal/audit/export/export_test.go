@@ -58,7 +58,7 @@ func source(t *testing.T) []string {
 func TestEveryActionHasAMeaning(t *testing.T) {
 	for _, a := range source(t) {
 		if !export.Known(a) {
-			t.Errorf("%s is recorded, and has no class", a)
+			t.Errorf("%s is recorded, and has no class: give it one in class.go, and name it in docs/audit.md", a)
 		}
 	}
 	if export.Known("request.imagined") {
