@@ -221,7 +221,7 @@ func (f *Fixer) step(ctx context.Context, p Plan, s *Step, so *StepOutcome) {
 	switch {
 	case err != nil:
 		e := azure.UserError(err)
-		so.Error, so.Hint = p.names.in(e.Message, s.places(), func(string, string) bool { return true }), e.Hint
+		so.Error, so.Hint = p.names.in(e.Message, s.places(), func(string, string) bool { return true }), strings.ReplaceAll(e.Hint, "\n", "; ")
 		switch {
 		case so.Unsure:
 			so.State = StepUnknown

@@ -151,7 +151,11 @@ func (g *group) lose(n need, behind []azure.SecurityRule, env netsec.Env) {
 		if !strings.EqualFold(r.Access, "Allow") || !inventory.Rule(r).Overlaps(n.prefixes(), netsec.TCP, netsec.Port(n.port), env) || !fromOutside(r) {
 			continue
 		}
-		words := fmt.Sprintf("whoever comes from the Internet to %s by rule %s (priority %d, from %s)", n.what, r.Name, r.Priority, sources(r))
+		by := fmt.Sprintf("%s (priority %d, from %s)", r.Name, r.Priority, sources(r))
+		if carriesOn(r) { // what was narrowed is known by its own name
+			by = fmt.Sprintf("%s (from %s)", r.Name[len(restPrefix):], sources(r))
+		}
+		words := fmt.Sprintf("whoever comes from the Internet to %s by rule %s", n.what, by)
 		if !slices.Contains(g.gone, words) {
 			g.gone = append(g.gone, words)
 		}

@@ -8,8 +8,10 @@ import (
 	"strings"
 	"time"
 
+	"github.com/curfew-jit/curfew/internal/access"
 	"github.com/curfew-jit/curfew/internal/azure"
 	"github.com/curfew-jit/curfew/internal/scan"
+	"github.com/curfew-jit/curfew/internal/scan/estate"
 )
 
 // maxPolicyName is what the names of a policy and of a machine in it may have together. FACTS 1.1.
@@ -129,23 +131,28 @@ func (b *builder) policies(ctx context.Context, xs []scan.Finding) {
 				continue
 			}
 			if next, err := s.policy.machine(m.ID, raw, m); err == nil && next != nil {
-				s.Writes = append(s.Writes, fmt.Sprintf("%s: requests for %s", b.names.of(m.ID), s.policy.limits()))
+				s.Writes = append(s.Writes, fmt.Sprintf("%s: %s", b.names.of(m.ID), s.policy.limits()))
 			}
 		}
 		s.Keeps = append(s.Keeps, "open requests until their end, other machines of the policy, and the history of requests")
-		s.Loses = append(s.Loses, "whoever asks from elsewhere, or for longer, from now on")
+		if len(s.policy.from) > 0 {
+			s.Loses = append(s.Loses, "whoever asks from elsewhere from now on")
+		}
+		if s.policy.max > 0 {
+			s.Loses = append(s.Loses, "whoever asks for longer from now on")
+		}
 	}
 }
 
 func (w *policyWork) limits() string {
-	var out []string
+	out := "requests"
 	if w.max > 0 {
-		out = append(out, "at most "+w.max.String())
+		out += " for at most " + access.Duration(w.max).String()
 	}
 	if len(w.from) > 0 {
-		out = append(out, "from "+list(w.from, 4)+" alone")
+		out += " from " + list(w.from, 4) + " alone"
 	}
-	return strings.Join(out, ", ")
+	return out
 }
 
 // policyStep returns the step of a policy, a new one where there is none yet.
@@ -160,8 +167,14 @@ func (b *builder) policyStep(id string) *Step {
 		w.from = append(w.from, p.String())
 	}
 	s := &Step{Kind: JITPolicyStep, Resource: id, Title: "just-in-time policy " + b.names.of(id), policy: w}
-	if parsed, err := azure.ParseID(id); err == nil {
+	if parsed, err := azure.ParseID(id); err == nil { // most are called default, and some are yet to be
 		s.subscription = parsed.Subscription
+		if !strings.Contains(b.names.of(id), "/") {
+			s.Title = fmt.Sprintf("just-in-time policy %s/%s", parsed.Group, parsed.Name())
+		}
+	}
+	if !slices.ContainsFunc(b.e.Policies(), func(p *estate.JITPolicy) bool { return azure.EqualID(p.ID, id) }) {
+		s.Title = "new " + s.Title
 	}
 	b.order = append(b.order, s)
 	return s
@@ -215,7 +228,7 @@ func (b *builder) defender(x scan.Finding, ports []uint16) bool {
 	if len(s.policy.from) > 0 {
 		from = list(s.policy.from, 4)
 	}
-	s.Writes = append(s.Writes, fmt.Sprintf("%s is added with port %s: requests for at most %s, from %s", b.names.of(x.Resource), strings.Join(words, ", "), longest, from))
+	s.Writes = append(s.Writes, fmt.Sprintf("%s is added with port %s: requests for at most %s, from %s", b.names.of(x.Resource), strings.Join(words, ", "), access.Duration(longest), from))
 	s.Loses = append(s.Loses, fmt.Sprintf("Defender denies port %s of %s to everybody, the virtual network and Bastion too, behind the rules that stand before", strings.Join(words, ", "), b.names.of(x.Resource)))
 	s.Notes = appendNew(s.Notes, "Defender for Servers Plan 2 is needed on the subscription", "Defender's deny stands behind the allows that are there: whether the port is shut is judged after the write")
 	return true

@@ -1,7 +1,6 @@
 package fix
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -82,7 +81,11 @@ func (b *builder) protections(ctx context.Context, by map[scan.RuleID][]scan.Fin
 		}
 		if b.f.c.Protect == nil {
 			for _, x := range j.findings {
-				if x.Rule != scan.VMPortExposed {
+				switch {
+				case x.Rule == scan.VMPortExposed:
+				case b.o.Backend == Defender:
+					b.left(x, fmt.Sprintf("curfew fix --rule %s, without --backend defender", x.Rule), "a policy of Defender makes no network security group, and there is none")
+				default:
 					b.left(x, "curfew protect "+x.Resource, "just-in-time access is switched on by protect, which this run cannot use")
 				}
 			}
@@ -328,8 +331,6 @@ func (b *builder) machines(ids []string, most int) string {
 	return list(out, most)
 }
 
-var protectVerbs = map[string]string{string(enforce.SetAside): "set aside with consent, its original kept:", string(enforce.Restore): "put back"}
-
 // protectWrites puts what protect writes into words.
 func (b *builder) protectWrites(changes []api.Change) (out []string) {
 	for _, c := range changes {
@@ -338,12 +339,17 @@ func (b *builder) protectWrites(changes []api.Change) (out []string) {
 			out = append(out, place+": "+c.Summary)
 			continue
 		}
-		verb := cmp.Or(protectVerbs[c.Kind], c.Kind)
-		if c.Priority > 0 {
-			out = append(out, fmt.Sprintf("%s: %s rule %s (priority %d): %s", place, verb, c.Rule, c.Priority, c.Summary))
-		} else {
-			out = append(out, fmt.Sprintf("%s: %s rule %s: %s", place, verb, c.Rule, c.Summary))
+		verb, aside := c.Kind, ""
+		switch enforce.ChangeKind(c.Kind) {
+		case enforce.SetAside:
+			verb, aside = "set aside", " with consent, its original kept"
+			if _, left, ok := strings.Cut(c.Why, "; "); ok {
+				aside += "; " + left
+			}
+		case enforce.Restore:
+			verb = "put back"
 		}
+		out = append(out, fmt.Sprintf("%s: %s rule %s (priority %d)%s: %s", place, verb, c.Rule, c.Priority, aside, c.Summary))
 	}
 	return out
 }
