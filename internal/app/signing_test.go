@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -247,7 +248,8 @@ func TestSigningOnTheInterval(t *testing.T) {
 	s := p.open("a.db")
 	grow(t, s, 1, "x")
 	n, _, out := p.notary(s)
-	log := &fixedLog{at: 1}
+	log := &fixedLog{}
+	log.at.Store(1)
 	n.log = log
 	good := n.File
 	synctest.Test(t, func(t *testing.T) {
@@ -255,14 +257,14 @@ func TestSigningOnTheInterval(t *testing.T) {
 		done := make(chan struct{})
 		go func() { defer close(done); n.run(ctx) }()
 		synctest.Wait()
-		log.at = 2
+		log.at.Store(2)
 		time.Sleep(30 * time.Minute)
 		synctest.Wait()
 		wantSizes(t, p.sizes(), 1)
 		time.Sleep(31 * time.Minute)
 		synctest.Wait()
 		wantSizes(t, p.sizes(), 1, 2)
-		log.at = 3
+		log.at.Store(3)
 		n.mu.Lock()
 		n.File = filepath.Join(p.dir, "no", "file")
 		n.mu.Unlock()
@@ -270,16 +272,17 @@ func TestSigningOnTheInterval(t *testing.T) {
 		synctest.Wait()
 		n.mu.Lock()
 		n.File = good
+		told := out.String() // it logs under its lock
 		n.mu.Unlock()
-		if strings.Count(out.String(), "could be cut off unseen") != 1 {
-			t.Errorf("told: %s", out)
+		if strings.Count(told, "could be cut off unseen") != 1 {
+			t.Errorf("told: %s", told)
 		}
 		time.Sleep(time.Hour)
 		synctest.Wait()
 		wantSizes(t, p.sizes(), 1, 2, 3)
 		cancel()
 		<-done
-		log.at = 4
+		log.at.Store(4)
 		n.close()
 		wantSizes(t, p.sizes(), 1, 2, 3, 4)
 	})
@@ -309,10 +312,10 @@ func TestSigningNeedsItsKey(t *testing.T) {
 }
 
 // fixedLog is a log that stands at a size, without a store's own goroutines.
-type fixedLog struct{ at int64 }
+type fixedLog struct{ at atomic.Int64 }
 
 func (l *fixedLog) Checkpoint(context.Context) (audit.Checkpoint, error) {
-	return audit.Checkpoint{Origin: "curfew/audit/fixed", Size: l.at, Root: tlog.RecordHash([]byte(fmt.Sprint(l.at)))}, nil
+	return audit.Checkpoint{Origin: "curfew/audit/fixed", Size: l.at.Load(), Root: tlog.RecordHash([]byte(fmt.Sprint(l.at.Load())))}, nil
 }
 
 func (l *fixedLog) ProveConsistency(context.Context, int64, int64) (tlog.TreeProof, error) {
