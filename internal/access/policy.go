@@ -41,6 +41,8 @@ type Caller struct {
 	Session string
 	// Address is where the call came from, for my-ip and for the log. Invalid if unknown.
 	Address netip.Addr
+	// Via is where they act, if not through the API: "slack", for example.
+	Via string
 	// Service marks the program itself: timers and the reconciler.
 	Service bool
 }

@@ -178,10 +178,6 @@ func Start(ctx context.Context, cfg Config, deps Deps) (_ *App, err error) {
 	if err := deps.Registry.Register(exposed); err != nil {
 		return nil, err
 	}
-	chs, err := channels(cfg.Notify, deps.Clock)
-	if err != nil {
-		return nil, err
-	}
 	live := inventory.NewLive(deps.Azure, deps.Clock, cfg.Subscriptions, cfg.InventoryAge)
 	b, err := broker.New(ctx, broker.Config{
 		Installation: cfg.Installation, Store: store, Spool: spool, Clock: deps.Clock, Inventory: live, Backend: backend,
@@ -206,7 +202,12 @@ func Start(ctx context.Context, cfg Config, deps Deps) (_ *App, err error) {
 	if sign != nil {
 		signed = sign.text
 	}
-	tell, err := deliver(b, chs, deps.Clock, deps.Log, deps.Registry)
+	outbox := b.Outbox()
+	chs, err := channels(cfg.Notify, outbox, deps.Clock)
+	if err != nil {
+		return nil, err
+	}
+	tell, err := deliver(outbox, chs, deps.Clock, deps.Log, deps.Registry)
 	if err != nil {
 		return nil, err
 	}
@@ -218,8 +219,12 @@ func Start(ctx context.Context, cfg Config, deps Deps) (_ *App, err error) {
 	if err != nil {
 		return nil, err
 	}
+	slack, err := presses(cfg.Notify, b, ids.Current)
+	if err != nil {
+		return nil, err
+	}
 	srv, err := server.New(server.Options{
-		Sign: signed, SignIn: ids,
+		Sign: signed, SignIn: ids, Slack: slack,
 		Service: b, People: cfg.People, Installation: cfg.Installation, Version: cfg.Version, TrustedProxies: cfg.TrustedProxies,
 		Demo: cfg.Demo, MyIPs: cfg.MyIPs, Registry: deps.Registry, Log: deps.Log, Clock: deps.Clock, Limits: cfg.Limits,
 	})

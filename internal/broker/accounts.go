@@ -504,6 +504,9 @@ func (b *Broker) ReleaseAccount(ctx context.Context, c access.Caller, person, co
 		if err := dropSessions(tx, acc.Name); err != nil {
 			return err
 		}
+		if err := dropLinks(tx, acc.Name); err != nil { // or what they are elsewhere would be the next holder's
+			return err
+		}
 		if err := dropAccount(tx, acc); err != nil {
 			return err
 		}

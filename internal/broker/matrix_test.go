@@ -135,6 +135,9 @@ var cells = map[string][]access.Code{
 	"CreateToken":    {unauth, denied, denied, denied, denied, denied, denied, denied, ok, ok, denied, denied},
 	"Tokens":         {unauth, denied, denied, denied, denied, denied, denied, ok, ok, ok, denied, ok},
 	"RevokeToken":    {unauth, denied, denied, denied, denied, denied, denied, denied, ok, ok, denied, ok},
+	"LinkIdentity":   {unauth, denied, ok, denied, ok, ok, ok, ok, ok, ok, ok, denied},
+	"Links":          {unauth, denied, ok, denied, ok, ok, ok, ok, ok, ok, ok, ok},
+	"Unlink":         {unauth, denied, ok, denied, hidden, hidden, ok, hidden, ok, ok, hidden, ok},
 	"Reconcile":      {unauth, denied, denied, denied, denied, denied, denied, denied, ok, ok, denied, ok},
 	"Resume":         {unauth, denied, denied, denied, denied, denied, denied, denied, conflict, conflict, denied, conflict}, // nothing is on hold
 	"Status":         {ok, ok, ok, ok, ok, ok, ok, ok, ok, ok, ok, ok},                                                       // takes no caller
@@ -169,6 +172,21 @@ func (th *things) grant(of access.Caller) access.GrantID {
 		th.t.Fatal(err)
 	}
 	return r.Grants[0]
+}
+
+// linked is an identity elsewhere that belongs to somebody.
+func (th *things) linked(of access.Caller) string {
+	th.t.Helper()
+	th.n++
+	who := broker.Identity{Kind: "slack", Team: "T1", User: fmt.Sprintf("U%d", th.n)}
+	code, err := th.s.Broker.NewLinkCode(th.t.Context(), who)
+	if err == nil {
+		_, err = th.s.Broker.LinkIdentity(th.t.Context(), of, broker.LinkInput{Kind: "slack", Code: code, Confirm: who.Key()})
+	}
+	if err != nil {
+		th.t.Fatal(err)
+	}
+	return who.Key()
 }
 
 // deadLetter is a notice that was given up.
@@ -349,6 +367,30 @@ func (th *things) call(method string, c access.Caller, of access.Caller) (id str
 			}
 			return err
 		}
+	case "LinkIdentity":
+		who := broker.Identity{Kind: "slack", Team: "T1", User: fmt.Sprintf("U%d", th.n)}
+		code, err := b.NewLinkCode(ctx, who)
+		if err != nil {
+			th.t.Fatal(err)
+		}
+		return "", func() error {
+			_, err := b.LinkIdentity(ctx, c, broker.LinkInput{Kind: "slack", Code: code, Confirm: who.Key()})
+			return err
+		}
+	case "Links":
+		th.linked(of)
+		return "", func() error {
+			ls, err := b.Links(ctx, c)
+			for _, l := range ls {
+				if !c.Has(access.Admin) && !c.Has(access.Auditor) && l.Person != c.Name {
+					th.t.Errorf("%s sees the link of %s", c.Name, l.Person)
+				}
+			}
+			return err
+		}
+	case "Unlink":
+		id := th.linked(of)
+		return id, func() error { return b.Unlink(ctx, c, id) }
 	case "Notices":
 		return "", func() error { _, _, err := b.Notices(ctx, c, broker.NoticeFilter{}); return err }
 	case "Notice", "RetryNotice":
@@ -411,6 +453,13 @@ func (th *things) version(id string) int64 {
 	}
 	if id == "" {
 		return 0
+	}
+	if f := strings.Split(id, ":"); len(f) == 3 {
+		person, err := th.s.Broker.LinkedPerson(th.t.Context(), broker.Identity{Kind: f[0], Team: f[1], User: f[2]})
+		if err != nil {
+			th.t.Fatal(err)
+		}
+		return int64(len(person))
 	}
 	r, err := th.s.Broker.Request(th.t.Context(), bt.Auditor, access.RequestID(id))
 	if err != nil {
@@ -535,6 +584,8 @@ func (th *things) absent(method string, c access.Caller, id string) string {
 		_, err = b.Extend(ctx, c, access.GrantID(id), 10*time.Minute, "more", "")
 	case "Close":
 		_, err = b.Close(ctx, c, access.GrantID(id))
+	case "Unlink":
+		err = b.Unlink(ctx, c, id)
 	default:
 		err = fmt.Errorf("no absent call for %s", method)
 	}

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strings"
@@ -59,7 +60,7 @@ func (b *Broker) review(ctx context.Context, c access.Caller, id access.RequestI
 				return fail(notAmong(r))
 			}
 		}
-		ev := access.ReviewEvent{By: c.Name, As: as, Decision: d, Comment: comment, Digest: in.Digest, Via: in.Via}
+		ev := access.ReviewEvent{By: c.Name, As: as, Decision: d, Comment: comment, Digest: in.Digest, Via: cmp.Or(in.Via, c.Via)}
 		if d == access.Approve && r.State == access.Pending {
 			if ev.Narrowed, err = narrow(r, in); err != nil {
 				return fail(err)
@@ -96,7 +97,7 @@ func (b *Broker) review(ctx context.Context, c access.Caller, id access.RequestI
 		if for_ := lent(out.Reviews[len(out.Reviews)-1]); for_ != "" {
 			e = detail(e, "in_place_of", for_)
 		}
-		if e, err = tx.Append(detail(e, "rules", strings.Join(out.Rules, ","), "via", in.Via)); err != nil {
+		if e, err = tx.Append(detail(e, "rules", strings.Join(out.Rules, ","), "via", ev.Via)); err != nil {
 			return fail(err)
 		}
 		kind := notify.RequestReviewed

@@ -96,6 +96,12 @@ type Service interface {
 	// RevokeToken ends a token, by id or name, at once.
 	RevokeToken(ctx context.Context, c access.Caller, id, comment string) error
 
+	// LinkIdentity makes an identity elsewhere the caller's own, with a code that was shown to it there; without a confirmation it only
+	// says whose code it is.
+	LinkIdentity(ctx context.Context, c access.Caller, in LinkInput) (Link, error)
+	Links(ctx context.Context, c access.Caller) ([]Link, error)
+	Unlink(ctx context.Context, c access.Caller, id string) error
+
 	// Resume ends a hold on openings (restored database, clock gone back) once an admin has looked.
 	Resume(ctx context.Context, c access.Caller, comment string) error
 	Status(ctx context.Context) Status

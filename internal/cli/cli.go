@@ -199,7 +199,7 @@ A VM is named by name, group/name, or resource id.`,
 	add(groupTry, c.demoCmd(), c.simCmd(), c.serveCmd())
 	add(groupAccess, c.sshCmd(), c.ensureCmd(), c.requestCmd(), c.approveCmd(), c.denyCmd(), c.delegationCmd(), c.breakGlassCmd(), c.grantCmd())
 	add(groupMachines, c.vmCmd(), c.scanCmd(), c.fixCmd(), c.protectCmd(), c.unprotectCmd(), c.planCmd())
-	add(groupOperate, c.reconcileCmd(), c.sweepCmd(), c.auditCmd(), c.azureCmd(), c.notifyCmd())
+	add(groupOperate, c.reconcileCmd(), c.sweepCmd(), c.auditCmd(), c.azureCmd(), c.notifyCmd(), c.linkCmd())
 	add(groupOther, c.whoamiCmd(), c.completionCmd(), c.versionCmd())
 	root.SetHelpCommand(helpCmd())
 	root.SetHelpCommandGroupID(groupOther)

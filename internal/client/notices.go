@@ -43,3 +43,18 @@ func (c *Client) RetryNotice(ctx context.Context, id string) (api.Notice, error)
 func (c *Client) TestChannel(ctx context.Context, name string) (api.Notice, error) {
 	return post[api.Notice](ctx, c, "/v1/channels/"+url.PathEscape(name)+"/test", nil, "")
 }
+
+// Links lists identities elsewhere: one's own, or all for auditors and admins.
+func (c *Client) Links(ctx context.Context) (api.List[api.Link], error) {
+	return get[api.List[api.Link]](ctx, c, "/v1/links", nil)
+}
+
+// Link claims an identity elsewhere; without Confirm it only says whose code it is.
+func (c *Client) Link(ctx context.Context, in api.LinkInput) (api.Link, error) {
+	return post[api.Link](ctx, c, "/v1/links", in, "")
+}
+
+// Unlink takes one away, and returns those that are left.
+func (c *Client) Unlink(ctx context.Context, id string) (api.List[api.Link], error) {
+	return post[api.List[api.Link]](ctx, c, "/v1/links/"+url.PathEscape(id)+"/remove", nil, "")
+}

@@ -55,7 +55,7 @@ func TestTheExampleIsReadAndNamesEveryKey(t *testing.T) {
 		}
 		all.WriteString(line)
 	}
-	text := strings.NewReplacer("cloud: public  ", "cloud: custom  ", "kind: managed-identity", "kind: client-secret", "token_file:", "# token_file:").Replace(all.String())
+	text := strings.NewReplacer("cloud: public  ", "cloud: custom  ", "kind: managed-identity", "kind: client-secret", "token_file: /var/run", "# token_file: /var/run").Replace(all.String())
 	c, err = load(text)
 	if err != nil {
 		t.Fatalf("with everything switched on: %v", err)
@@ -293,11 +293,15 @@ func TestFaultsOfChannels(t *testing.T) {
     - {name: ops, type: webhook}
     - {name: a, type: webhook, url: "https://10.0.0.1/secret", secret_file: x, kinds: [request.created, coffee]}
     - {name: b, type: webhook, url: "http://example.com/", secret_file: x, allow_private: [10.0.0.1/8, 0.0.0.0/0]}
+    - {name: c, type: slack, channel: C1, token_file: x, signing_secret_file: y, kinds: [request.created], url: "https://example.com"}
+    - {name: d, type: slack, channel: C1, token_file: x, api: "https://169.254.169.254/", templates: [{kinds: [tea], title: "{{.Who"}, {title: "{{.Token}}"}, {body: "{{range .Reviews}}{{slice .Who 9}}{{end}}"}]}
 `)
 	got := message(t, err)
 	for _, want := range []string{"channels[0].name is \"Ops\"", "channels[1].type is \"pigeon\"", "channels[2].name is \"ops\", which", "channels[2].url is missing",
 		"channels[2].secret_file is missing", "channels[3].url cannot be used: 10.0.0.1 is private", "channels[3].kinds[1] is \"coffee\"", "channels[4].url cannot be used",
-		"channels[4].allow_private[0] is not", "channels[4].allow_private[1] is 0.0.0.0/0"} {
+		"channels[4].allow_private[0] is not", "channels[4].allow_private[1] is 0.0.0.0/0",
+		"channels[5].url is not for the type slack", "channels[5].kinds lacks request.denied", "channels[6].api cannot be used", "channels[6].templates[0].kinds[0] is \"tea\"",
+		"channels[6].templates[0] cannot be used", "channels[6].templates[1] cannot be used: the title for", "channels[6].templates[2] cannot be used: the body for"} {
 		if !strings.Contains(got, want) {
 			t.Errorf("the faults lack %s:\n%s", want, got)
 		}

@@ -2,37 +2,64 @@ package config
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
+	"net/url"
 	"regexp"
 	"slices"
+	"strings"
 
 	"github.com/curfew-jit/curfew/internal/notify"
 )
 
 // Notify says whom the server tells of what happens.
 type Notify struct {
+	Links    string          `yaml:"links" doc:"URL of the portal, for links in messages; absent: messages have none"`
 	Channels []NotifyChannel `yaml:"channels"`
 }
 
 // NotifyChannel is one place that is told.
 type NotifyChannel struct {
 	Name         string         `yaml:"name" doc:"Name of the channel, as policy rules and the audit log call it: 1 to 32 of a-z, 0-9 and -"`
-	Type         string         `yaml:"type" doc:"webhook"`
+	Type         string         `yaml:"type" doc:"webhook or slack"`
 	Kinds        []notify.Kind  `yaml:"kinds" doc:"Only of these kinds of event; absent: every kind. docs/notifications.md lists them"`
 	All          bool           `yaml:"all" doc:"Also of requests whose rules do not name the channel"`
 	URL          string         `yaml:"url" doc:"Of a webhook: where events are sent. https, except to an allowed loopback address"`
 	SecretFile   string         `yaml:"secret_file" doc:"Of a webhook: file with the secrets that sign, one whsec_… a line"`
+	SlackChannel string         `yaml:"channel" doc:"Of Slack: id of the channel, as C0123456789"`
+	TokenFile    string         `yaml:"token_file" doc:"Of Slack: file with the bot's token, xoxb-…"`
+	SigningFile  string         `yaml:"signing_secret_file" doc:"Of Slack: file with the app's signing secret. With it messages have buttons, which the server takes at /v1/slack/actions"`
+	API          string         `yaml:"api" doc:"Of Slack: URL of the Web API; absent: https://slack.com/api"`
+	Templates    []NotifyWords  `yaml:"templates"`
 	AllowPrivate []netip.Prefix `yaml:"allow_private" doc:"Networks to which the channel may connect although they are not public. Everything else that leads inside is refused"`
 	CA           string         `yaml:"ca" doc:"File with certificates to trust besides the system's, PEM"`
 }
 
+// NotifyWords are the words for some kinds of event.
+type NotifyWords struct {
+	Kinds []notify.Kind `yaml:"kinds" doc:"For these kinds; absent: for every kind"`
+	Title string        `yaml:"title" doc:"Template of the title; absent: the built-in one. docs/notifications.md lists the fields"`
+	Body  string        `yaml:"body" doc:"Template of the text below it; absent: the built-in one"`
+}
+
 // ChannelTypes are the types of channel.
-var ChannelTypes = []string{"webhook"}
+var ChannelTypes = []string{"webhook", "slack"}
+
+// channelKeys are the keys of each type, besides those that all have: true where it cannot do without.
+var channelKeys = map[string]map[string]bool{
+	"webhook": {"url": true, "secret_file": true},
+	"slack":   {"channel": true, "token_file": true, "signing_secret_file": false, "api": false, "templates": false},
+}
 
 var channelForm = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,31}$`)
 
 // notify checks the channels. Files are read when the server starts.
 func (k *checker) notify(n Notify) {
+	if n.Links != "" {
+		if u, err := url.Parse(n.Links); err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+			k.bad("notify.links", "is not the URL of a portal, as https://curfew.example.com")
+		}
+	}
 	seen := map[string]bool{}
 	for i, c := range n.Channels {
 		at := fmt.Sprintf("notify.channels[%d]", i)
@@ -56,31 +83,58 @@ func (k *checker) notify(n Notify) {
 				k.bad(fmt.Sprintf("%s.allow_private[%d]", at, j), "is %s: then nothing is refused", p)
 			}
 		}
-		if c.Type == "webhook" {
-			k.needs(at+".url", c.URL)
-			k.needs(at+".secret_file", c.SecretFile)
-			if c.URL != "" {
-				if _, err := (notify.Guard{Allow: c.AllowPrivate}).ParseTarget(c.URL); err != nil {
-					k.bad(at+".url", "cannot be used: %v", err)
+		k.channelKeys(at, c)
+		guard := notify.Guard{Allow: c.AllowPrivate}
+		for key, v := range map[string]string{"url": c.URL, "api": c.API} {
+			if v != "" {
+				if _, err := guard.ParseTarget(v); err != nil {
+					k.bad(at+"."+key, "cannot be used: %v", err)
 				}
+			}
+		}
+		if c.SigningFile != "" && len(c.Kinds) > 0 && slices.Contains(c.Kinds, notify.RequestCreated) {
+			for _, kind := range []notify.Kind{notify.RequestApproved, notify.RequestDenied, notify.RequestCancelled, notify.RequestExpired} {
+				if !slices.Contains(c.Kinds, kind) {
+					k.bad(at+".kinds", "lacks %s: the buttons would stay when it has happened", kind)
+				}
+			}
+		}
+		for j, t := range c.Templates {
+			for x, kind := range t.Kinds {
+				if !slices.Contains(notify.Kinds, kind) && kind != notify.Test {
+					k.bad(fmt.Sprintf("%s.templates[%d].kinds[%d]", at, j, x), "is %q: it may be %s", kind, words(notify.Kinds))
+				}
+			}
+			if _, err := notify.NewWords(n.Links, []notify.Template{{Kinds: t.Kinds, Title: t.Title, Body: t.Body}}); err != nil {
+				k.bad(fmt.Sprintf("%s.templates[%d]", at, j), "cannot be used: %v", err)
 			}
 		}
 	}
 }
 
-func (k *checker) needs(key, v string) {
-	if v == "" {
-		k.bad(key, "is missing")
+// channelKeys checks that a channel has the keys that its type needs, and none of another.
+func (k *checker) channelKeys(at string, c NotifyChannel) {
+	has := map[string]bool{"url": c.URL != "", "secret_file": c.SecretFile != "", "channel": c.SlackChannel != "", "token_file": c.TokenFile != "",
+		"signing_secret_file": c.SigningFile != "", "api": c.API != "", "templates": len(c.Templates) > 0}
+	keys, ok := channelKeys[c.Type]
+	if !ok {
+		return // said already
+	}
+	for _, key := range slices.Sorted(maps.Keys(has)) {
+		needed, known := keys[key]
+		switch {
+		case has[key] && !known:
+			k.bad(at+"."+key, "is not for the type %s", c.Type)
+		case !has[key] && needed:
+			k.bad(at+"."+key, "is missing")
+		}
 	}
 }
 
 func words[T ~string](in []T) string {
-	out := ""
+	out := make([]string, len(in))
 	for i, s := range in {
-		if i > 0 {
-			out += ", "
-		}
-		out += string(s)
+		out[i] = string(s)
 	}
-	return out
+	return strings.Join(out, ", ")
 }

@@ -48,3 +48,30 @@ func (f *fake) TestChannel(ctx context.Context, c access.Caller, channel string)
 	defer done()
 	return f.notice(notify.Waiting), nil
 }
+
+func (f *fake) LinkIdentity(ctx context.Context, c access.Caller, in broker.LinkInput) (broker.Link, error) {
+	done, err := f.enter(ctx, c, "LinkIdentity", in)
+	if err != nil {
+		return broker.Link{}, err
+	}
+	defer done()
+	id := broker.Identity{Kind: "slack", Team: "T1", User: "U1"}
+	return broker.Link{ID: id.Key(), Identity: id, Person: c.Name}, nil
+}
+
+func (f *fake) Links(ctx context.Context, c access.Caller) ([]broker.Link, error) {
+	done, err := f.enter(ctx, c, "Links", nil)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	return nil, nil
+}
+
+func (f *fake) Unlink(ctx context.Context, c access.Caller, id string) error {
+	done, err := f.enter(ctx, c, "Unlink", id)
+	if err == nil {
+		done()
+	}
+	return err
+}

@@ -144,7 +144,7 @@ func newCorrelation() string {
 }
 
 // open are the routes that need no sign-in.
-var open = []string{"/healthz", "/readyz", "/metrics", "/openapi.json", "/openapi.yaml", "/schema/event.json"}
+var open = []string{"/healthz", "/readyz", "/metrics", "/openapi.json", "/openapi.yaml", "/schema/event.json", slackPath}
 
 // dispatch finds the route, and lets only those calls at it that may come so far.
 func (s *Server) dispatch(w http.ResponseWriter, r *http.Request) {

@@ -36,6 +36,9 @@ GET /v1/grants/{id}
 POST /v1/grants/{id}/close
 POST /v1/grants/{id}/extend
 POST /v1/grants/{id}/revoke
+GET /v1/links
+POST /v1/links
+POST /v1/links/{id}/remove
 GET /v1/login
 POST /v1/login/device
 POST /v1/login/device/token

@@ -97,6 +97,7 @@ func (s *Server) routes() error {
 	s.noticeRoutes(a)
 	s.accountRoutes(a)
 	s.loginRoutes(a)
+	s.linkRoutes(a)
 	s.eventRoute(a)
 
 	doc, err := json.MarshalIndent(a.OpenAPI(), "", "  ")
@@ -110,6 +111,9 @@ func (s *Server) routes() error {
 	s.mux.HandleFunc("GET /openapi.json", serveBytes("application/openapi+json", doc))
 	s.mux.HandleFunc("GET /openapi.yaml", serveBytes("application/openapi+yaml", yaml))
 	s.mux.HandleFunc("GET /schema/event.json", serveBytes("application/schema+json", notify.Schema))
+	if s.opt.Slack != nil {
+		s.mux.HandleFunc("POST "+slackPath, s.slackActions)
+	}
 	s.mux.HandleFunc("GET /healthz", serveBytes("text/plain; charset=utf-8", []byte("ok\n")))
 	s.mux.HandleFunc("GET /readyz", s.readyz)
 	s.mux.Handle("GET /metrics", promhttp.HandlerFor(s.opt.Registry, promhttp.HandlerOpts{MaxRequestsInFlight: 4}))

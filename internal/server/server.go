@@ -58,6 +58,7 @@ type Options struct {
 	Log    *slog.Logger // nil: nothing is logged
 	Clock  clock.Clock  // by which grants are judged; nil: the machine's. Limits and heartbeats follow the machine's in any case
 	Limits Limits       // zero fields: the defaults
+	Slack  *Slack       // nil: no presses of buttons are taken
 }
 
 // Limits bound what one caller may take.
@@ -121,7 +122,10 @@ type Server struct {
 
 	stopping chan struct{} // closed when the server begins to stop
 	stopOnce sync.Once
-	streams  streamCount
+
+	presses    chan struct{} // of buttons elsewhere that are worked on
+	background sync.WaitGroup
+	streams    streamCount
 }
 
 // New makes a server. It listens to nothing yet.
@@ -139,7 +143,7 @@ func New(o Options) (*Server, error) {
 		o.Registry = prometheus.NewRegistry()
 	}
 	o.Limits = o.Limits.withDefaults()
-	s := &Server{opt: o, svc: o.Service, log: o.Log, clock: o.Clock, stopping: make(chan struct{}),
+	s := &Server{opt: o, svc: o.Service, log: o.Log, clock: o.Clock, stopping: make(chan struct{}), presses: make(chan struct{}, slackPresses),
 		perPerson:  newLimiters(o.Limits.PerPerson, 5, o.Limits.Addresses),
 		perAddress: newLimiters(o.Limits.PerAddress, 5, o.Limits.Addresses),
 		failures:   newLimiters(o.Limits.FailedSignIns, 10, o.Limits.Addresses),
@@ -249,6 +253,7 @@ func (s *Server) Run(ctx context.Context, listeners ...net.Listener) error {
 	for range waiting {
 		<-served
 	}
+	s.background.Wait() // their contexts have ended with s.stopping
 	return errors.Join(failed, err)
 }
 
