@@ -49,7 +49,7 @@ func startServer(t *testing.T, n config.Notify) (*app.App, error) {
 		t.Fatal(err)
 	}
 	a, err := app.Start(t.Context(), app.Config{Installation: "test01", Database: filepath.Join(t.TempDir(), "curfew.db"), Policy: bt.AnyPolicy,
-		Demo: map[string][]access.Role{"admin": {access.Admin}}, Notify: n}, app.Deps{Azure: az, Listener: l})
+		Demo: map[string][]access.Role{"admin": {access.Admin, access.Auditor}, "requester": {access.Requester}, "both": {access.Requester, access.Approver}}, Notify: n}, app.Deps{Azure: az, Listener: l})
 	if err != nil {
 		_ = l.Close()
 		return nil, err
