@@ -170,10 +170,15 @@ func (m *Manager) DeviceToken(ctx context.Context, from netip.Addr, handle strin
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), exchangeTime)
 	defer cancel()
 	p, t, err := m.ask(ctx, url.Values{"grant_type": {"urn:ietf:params:oauth:grant-type:device_code"}, "device_code": {code}}, "")
+	if isDown(err) && t.ID == "" { // it may be back before the code is over
+		m.settle(hash, m.acc.Now(), 0, false)
+		m.acc.NoteIssuer(err)
+		return api.DeviceToken{}, err
+	}
 	var oe *oauthError
-	if errors.As(err, &oe) && (oe.Code == "authorization_pending" || oe.Code == "slow_down") || isDown(err) && t.ID == "" {
+	if errors.As(err, &oe) && (oe.Code == "authorization_pending" || oe.Code == "slow_down") {
 		slower := 0
-		if oe != nil && oe.Code == "slow_down" {
+		if oe.Code == "slow_down" {
 			slower = rec.Interval + 5
 			m.mu.Lock()
 			if q := m.polls[hash]; q != nil {
@@ -182,10 +187,6 @@ func (m *Manager) DeviceToken(ctx context.Context, from netip.Addr, handle strin
 			m.mu.Unlock()
 		}
 		every := m.settle(hash, m.acc.Now(), slower, false)
-		if oe == nil { // the issuer may be back before the code is over
-			m.acc.NoteIssuer(err)
-			return api.DeviceToken{}, err
-		}
 		return api.DeviceToken{State: "pending", Interval: every}, nil
 	}
 	m.settle(hash, m.acc.Now(), 0, true)

@@ -240,7 +240,7 @@ func (m *Manager) exchange(ctx context.Context, q url.Values, state string) (per
 // refusal turns an issuer's refusal into words for the person.
 func refusal(err error) error {
 	var oe *oauthError
-	if errors.As(err, &oe) {
+	if !isDown(err) && errors.As(err, &oe) {
 		return access.Errorf(access.CodeDenied, "the issuer did not sign you in: %s", shorten(oe.Code)).WithHint("%s", "it says: "+shorten(oe.Description)).Wrap(err)
 	}
 	return err

@@ -233,6 +233,15 @@ func (e *oauthError) Error() string {
 // notThePerson are refusals that say nothing about the person: the issuer is troubled, or does not like us.
 var notThePerson = []string{"temporarily_unavailable", "server_error", "invalid_client", "unauthorized_client"}
 
+// disliked says what such a refusal means.
+func (m *Manager) disliked(oe *oauthError) *access.Error {
+	if oe.Code == "invalid_client" || oe.Code == "unauthorized_client" {
+		return access.Errorf(access.CodeUnavailable, "%s does not take this server for its application (%s), so that nobody can be signed in through it now", m.provider.name(), oe.Code).
+			WithHint("an admin looks at client_id and the secret under sign_in, which may be over; sessions that are open go on").Wrap(oe)
+	}
+	return down(m.provider.name(), oe)
+}
+
 // post sends a form to an endpoint of the issuer, as its client. An issuer that is down is an error by isDown, a refusal an *oauthError.
 func (m *Manager) post(ctx context.Context, d metadata, endpoint string, form url.Values, into any) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, endpoint, nil)
@@ -272,7 +281,7 @@ func (m *Manager) post(ctx context.Context, d metadata, endpoint string, form ur
 		return down(m.provider.name(), &statusError{status: res.StatusCode, text: shorten(string(b))})
 	}
 	if slices.Contains(notThePerson, oe.Code) {
-		return down(m.provider.name(), &oe)
+		return m.disliked(&oe)
 	}
 	return &oe
 }

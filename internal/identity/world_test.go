@@ -330,3 +330,13 @@ func with(a, b object) object {
 	maps.Copy(out, b)
 	return out
 }
+
+func (w *world) tryBegin() (api.LoginStart, error) {
+	return w.m.Start(w.t.Context(), api.LoginStartInput{RedirectURI: back, Challenge: s256(verifier), State: "state-of-the-cli"})
+}
+
+func writeJSON(w http.ResponseWriter, status int, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(v)
+}
