@@ -9,7 +9,7 @@ import (
 func (e *Estate) joinBalancers() {
 	x := balancing{ofPool: map[key][]binding{}, ofNAT: map[key]binding{}, pools: map[key][]key{}, byAddr: map[poolAddr][]key{},
 		nats: map[key][]key{}, anyVNet: map[netip.Addr][]key{}}
-	for _, lb := range sorted(e.b.lbs.m) {
+	for _, lb := range e.balancers() {
 		for i := range lb.pools {
 			p := &lb.pools[i]
 			for _, c := range p.configs {
@@ -85,6 +85,9 @@ func (e *Estate) balanced(c *rawConfig, vnet string, j *joining) *inletMore {
 		}
 	}
 	for _, b := range in.fronts {
+		if b.lb != nil && b.lb.absent {
+			j.missing("load balancer", b.lb.id, typeLB)
+		}
 		if b.lb != nil && b.lb.twice {
 			j.twice("load balancer", b.lb.id)
 		}

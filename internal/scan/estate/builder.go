@@ -24,6 +24,7 @@ const (
 	kindRule
 	kindPIP
 	kindLB
+	kindLBPart
 	kindBastion
 	kindSet
 	kindInstance
@@ -63,6 +64,10 @@ var kinds = map[string]kind{
 	typeNSG + "/securityrules":          kindRule,
 	typePIP:                             kindPIP,
 	typeLB:                              kindLB,
+	typeLBPool:                          kindLBPart,
+	typeLBFront:                         kindLBPart,
+	typeLBRule:                          kindLBPart,
+	typeLBNAT:                           kindLBPart,
 	"microsoft.network/bastionhosts":    kindBastion,
 	typeSet:                             kindSet,
 	typeInstance:                        kindInstance,
@@ -95,6 +100,7 @@ type Builder struct {
 	rules       table[rawRuleBody]
 	pips        table[rawPIP]
 	lbs         table[rawLB]
+	lbParts     table[rawLBPart]
 	bastions    table[rawBastion]
 	sets        table[rawSet]
 	instances   table[rawInstance]
@@ -174,6 +180,9 @@ func (b *Builder) add(d *decoder, body []byte) error {
 		c.id = string(o.id) // another spelling than that by which it was named before
 	}
 	c.bare = o.properties < 0 || body[o.properties] == 'n'
+	if c.bare && t == kindLBPart { // nobody names a rule, whom it leads to
+		d.note(0, "it came without its properties")
+	}
 	if c.bare && !keptBare[t] && d.wrong == nil {
 		return nil // as if it had not been read: who names it finds it missing
 	}
@@ -233,6 +242,8 @@ func (b *Builder) spoil(t kind, c common, typ string, wrong *syntaxError) {
 		g.Resource = networkOf(c.id)
 	case kindSubnet:
 		g.Type = typeVNet
+	case kindLBPart:
+		g.Type = typeLB
 	case kindSetNIC:
 		g.Type = typeNIC
 	}
@@ -253,7 +264,7 @@ func networkOf(id string) string {
 // dropSpoilt takes out what the same resource said in another body: which of the two holds is not known.
 func (b *Builder) dropSpoilt() {
 	tables := map[kind]interface{ drop(key) }{kindVM: &b.vms, kindNIC: &b.nics, kindSetNIC: &b.nics, kindVNet: &b.vnets, kindSubnet: &b.subnets, kindNSG: &b.nsgs,
-		kindRule: &b.rules, kindPIP: &b.pips, kindLB: &b.lbs, kindBastion: &b.bastions, kindSet: &b.sets, kindInstance: &b.instances, kindJIT: &b.jits, kindAdmin: &b.admins,
+		kindRule: &b.rules, kindPIP: &b.pips, kindLB: &b.lbs, kindLBPart: &b.lbParts, kindBastion: &b.bastions, kindSet: &b.sets, kindInstance: &b.instances, kindJIT: &b.jits, kindAdmin: &b.admins,
 		kindFirewall: &b.firewalls, kindPolicy: &b.policies, kindCollections: &b.collections, kindIPGroup: &b.ipGroups, kindRoutes: &b.routes, kindGateway: &b.gateways,
 		kindLocal: &b.locals, kindConnection: &b.connections}
 	for k, x := range b.spoilt {

@@ -253,6 +253,11 @@ func (b *Builder) decode(d *decoder, o *outline, t kind, c common) {
 		sku(&v.sku)
 		at(o.properties, v.field(d))
 		add(d, &b.lbs, v)
+	case kindLBPart:
+		v, f := d.lbPart(c, idType(c.id))
+		at(o.properties, f)
+		v.finish()
+		add(d, &b.lbParts, v)
 	case kindBastion:
 		v := &rawBastion{common: c}
 		at(o.properties, func(k []byte) {

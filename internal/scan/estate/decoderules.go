@@ -130,18 +130,7 @@ func (v *rawLB) field(d *decoder) func([]byte) {
 		case "frontendipconfigurations":
 			d.list("frontendIPConfigurations", func() {
 				var f rawFront
-				f.id, _ = d.part("a frontend", id, "frontendIPConfigurations", func(k []byte) {
-					switch string(k) {
-					case "publicipaddress":
-						f.pip = d.ref("publicIPAddress")
-					case "privateipaddress":
-						d.address("privateIPAddress", &f.addr)
-					case "subnet":
-						f.subnet = d.ref("subnet")
-					default:
-						d.skip()
-					}
-				})
+				f.id, _ = d.part("a frontend", id, "frontendIPConfigurations", f.field(d))
 				v.fronts = append(v.fronts, f)
 			})
 		case "backendaddresspools":
@@ -159,94 +148,15 @@ func (v *rawLB) field(d *decoder) func([]byte) {
 }
 
 func (d *decoder) pool(lb string) (p rawPool) {
-	var vnet key
-	p.id, _ = d.part("a backend pool", lb, "backendAddressPools", func(k []byte) {
-		switch string(k) {
-		case "backendipconfigurations":
-			d.refs("backendIPConfigurations", &p.configs)
-		case "virtualnetwork":
-			vnet = d.ref("virtualNetwork")
-		case "loadbalancerbackendaddresses":
-			d.list("loadBalancerBackendAddresses", func() {
-				var a poolAddr
-				var config, subnet key
-				d.part("a backend address", lb, "addresses", func(k []byte) {
-					switch string(k) {
-					case "ipaddress":
-						d.address("ipAddress", &a.addr)
-					case "virtualnetwork":
-						a.vnet = d.ref("virtualNetwork")
-					case "subnet":
-						subnet = d.ref("subnet")
-					case "networkinterfaceipconfiguration":
-						config = d.ref("networkInterfaceIPConfiguration")
-					default:
-						d.skip()
-					}
-				})
-				if a.vnet == 0 && subnet != 0 {
-					a.vnet = d.ids.of([]byte(parent(d.ids.text(subnet))))
-				}
-				switch {
-				case config != 0:
-					p.configs = append(p.configs, config)
-				case a.addr.IsValid():
-					p.addrs = append(p.addrs, a)
-				}
-			})
-		default:
-			d.skip()
-		}
-	})
-	for i := range p.addrs {
-		if p.addrs[i].vnet == 0 {
-			p.addrs[i].vnet = vnet
-		}
-	}
+	p.id, _ = d.part("a backend pool", lb, "backendAddressPools", p.field(d, lb))
+	p.finish()
 	return p
 }
 
 func (d *decoder) lbRule(lb, typ string, nat bool) (r rawLBRule) {
 	r.nat = nat
-	var from, to uint16
-	r.id, _ = d.part("a rule of a load balancer", lb, typ, func(k []byte) {
-		switch string(k) {
-		case "frontendipconfiguration":
-			r.front = d.ref("frontendIPConfiguration")
-		case "backendaddresspool":
-			if p := d.ref("backendAddressPool"); p != 0 {
-				r.pools = append(r.pools, p)
-			}
-		case "backendaddresspools":
-			d.refs("backendAddressPools", &r.pools)
-		case "backendipconfiguration":
-			r.config = d.ref("backendIPConfiguration")
-		case "protocol":
-			// A balancer knows Tcp, Udp and All; what is none of them may be any.
-			if b := d.bytes("protocol"); len(b) > 0 {
-				p, err := netsec.ParseProtocol(string(b))
-				if r.proto = p; err != nil {
-					r.badProto = string(b)
-				}
-			}
-		case "frontendport":
-			d.port("frontendPort", &r.first)
-			r.last = r.first
-		case "backendport":
-			d.port("backendPort", &r.backend)
-		case "frontendportrangestart":
-			d.port("frontendPortRangeStart", &from)
-		case "frontendportrangeend":
-			d.port("frontendPortRangeEnd", &to)
-		case "enablefloatingip":
-			d.boolean("enableFloatingIP", &r.floating)
-		default:
-			d.skip()
-		}
-	})
-	if from != 0 || to != 0 {
-		r.first, r.last, r.ranged = from, to, true
-	}
+	r.id, _ = d.part("a rule of a load balancer", lb, typ, r.field(d))
+	r.finish()
 	return r
 }
 

@@ -81,6 +81,7 @@ type rawPIP struct {
 type rawLB struct {
 	common
 	sku    string
+	absent bool // only parts of it were read
 	fronts []rawFront
 	pools  []rawPool
 	rules  []rawLBRule // rules, NAT rules and NAT pools
@@ -93,6 +94,7 @@ type rawFront struct {
 
 type rawPool struct {
 	id      key
+	vnet    key // of addresses that name none
 	configs []key
 	addrs   []poolAddr
 }
@@ -110,6 +112,7 @@ type rawLBRule struct {
 	proto       netsec.Protocol
 	badProto    string
 	first, last uint16 // frontend ports; 0 is every one
+	from, to    uint16 // a range as it is spelt
 	backend     uint16
 	floating    bool
 }

@@ -265,7 +265,7 @@ func (w *refWorld) file(r *rand.Rand) []byte {
 	out.add(net+"loadBalancers/b", m{"frontendIPConfigurations": l{m{"name": "f", "properties": m{"publicIPAddress": ref(wild(net + "publicIPAddresses/lb"))}}},
 		"backendAddressPools": l{m{"name": "p", "properties": m{"loadBalancerBackendAddresses": members}}}, "loadBalancingRules": rules, "inboundNatRules": nats}, sku(w.lbBasic))
 	r.Shuffle(len(out.bodies), func(i, j int) { out.bodies[i], out.bodies[j] = out.bodies[j], out.bodies[i] })
-	return out.file()
+	return out.apart(r).file()
 }
 
 // refIn tells whether an address is what a text of a rule says.

@@ -191,6 +191,9 @@ func (w *wayfinder) balanced(b *binding, dst netip.Addr) {
 			x.Unknown = why
 		}
 	}
+	if b.lb.absent {
+		doubt("the load balancer " + b.lb.id + " was not read, only parts of it" + w.e.Unread(b.lb.id))
+	}
 	if b.lb.twice {
 		doubt("the load balancer stands twice with different content")
 	}
