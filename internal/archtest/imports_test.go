@@ -15,6 +15,7 @@ var only = map[string][]string{
 	"internal/access": nil,
 	"internal/clock":  nil,
 	"internal/netsec": {"go4.org/netipx"},
+	"internal/inert":  {},
 	"internal/policy": {module + "internal/access", "go.yaml.in/yaml/v4", "cel.dev/cel-go/cel", "cel.dev/cel-go/common/cost", "cel.dev/cel-go/common/types",
 		"cel.dev/cel-go/common/types/ref", "cel.dev/cel-go/common/types/traits", "cel.dev/cel-go/ext"},
 }

@@ -3,83 +3,19 @@ package cli
 import (
 	"strconv"
 	"strings"
-	"unicode"
-	"unicode/utf8"
+
+	"github.com/curfew-jit/curfew/internal/inert"
 )
 
-// safe returns s with everything that could move the cursor, change colours or reorder text written out as an escape: names come
-// from Azure and from other people, and a terminal obeys what it is sent.
-func safe(s string) string {
-	clean := true
-	for _, r := range s {
-		if hostile(r) {
-			clean = false
-			break
-		}
-	}
-	if clean && utf8.ValidString(s) {
-		return s
-	}
-	var b strings.Builder
-	for i := 0; i < len(s); {
-		r, n := utf8.DecodeRuneInString(s[i:])
-		switch {
-		case r == utf8.RuneError && n == 1:
-			b.WriteString(`\x` + strconv.FormatUint(uint64(s[i])|0x100, 16)[1:])
-		case hostile(r):
-			q := strconv.QuoteRuneToASCII(r)
-			b.WriteString(q[1 : len(q)-1])
-		default:
-			b.WriteRune(r)
-		}
-		i += n
-	}
-	return b.String()
-}
+// safe is a name of others as a terminal may be sent it.
+func safe(s string) string { return inert.Text(s) }
 
-// safeLines is safe for text of several lines that we composed from safe parts: line ends stay.
-func safeLines(s string) string {
-	lines := strings.Split(s, "\n")
-	for i := range lines {
-		lines[i] = safe(lines[i])
-	}
-	return strings.Join(lines, "\n")
-}
+// safeLines is safe for text of several lines.
+func safeLines(s string) string { return inert.Lines(s) }
 
-// hostile tells whether a rune must not reach a terminal: controls (C0, C1, DEL), line and paragraph separators, and format characters
-// such as the bidirectional overrides, of which only the joiners that scripts need are let through.
-func hostile(r rune) bool {
-	switch {
-	case r == utf8.RuneError, unicode.IsControl(r), r == '\u2028', r == '\u2029':
-		return true
-	case r == '\u200c', r == '\u200d':
-		return false
-	}
-	return unicode.Is(unicode.Cf, r) || unicode.Is(unicode.Co, r)
-}
+func hostile(r rune) bool { return inert.Hostile(r) }
 
-// width is the number of terminal cells of a safe string: none for combining marks and joiners, two for East Asian wide characters.
-func width(s string) int {
-	n := 0
-	for _, r := range s {
-		switch {
-		case unicode.In(r, unicode.Mn, unicode.Me, unicode.Cf):
-		case wide(r):
-			n += 2
-		default:
-			n++
-		}
-	}
-	return n
-}
-
-// wide covers the blocks that Unicode's East Asian Width (UAX #11) gives as W or F, taken as whole blocks.
-func wide(r rune) bool {
-	return r >= 0x1100 && (r <= 0x115f || r >= 0x2e80 && r <= 0x303e || r >= 0x3041 && r <= 0x4dbf || r >= 0x4e00 && r <= 0xa4cf ||
-		r >= 0xa960 && r <= 0xa97f || r >= 0xac00 && r <= 0xd7a3 || r >= 0xf900 && r <= 0xfaff || r >= 0xfe30 && r <= 0xfe6f ||
-		r >= 0xff00 && r <= 0xff60 || r >= 0xffe0 && r <= 0xffe6 || r >= 0x1f300 && r <= 0x1f64f || r >= 0x1f900 && r <= 0x1f9ff ||
-		r >= 0x20000 && r <= 0x3fffd)
-}
+func width(s string) int { return inert.Width(s) }
 
 // table lays out rows in columns two spaces apart. Nothing is cut off: a name that is not shown whole is another name.
 type table struct {

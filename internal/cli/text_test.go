@@ -5,7 +5,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-	"unicode/utf8"
 
 	"go.yaml.in/yaml/v4"
 
@@ -20,41 +19,6 @@ type stopped struct {
 }
 
 func (f stopped) Now() time.Time { return f.at }
-
-func TestHostileNamesAreEscaped(t *testing.T) {
-	for in, want := range map[string]string{
-		"web-01":                "web-01",
-		"büro-東京":               "büro-東京",
-		"a\x1b[31mred":          `a\x1b[31mred`,
-		"a\nb\tc\r":             `a\nb\tc\r`,
-		"a\u202egnp.exe":        `a\u202egnp.exe`,
-		"a\u009b31m":            `a\u009b31m`,
-		"a\u2066b\u2069":        `a\u2066b\u2069`,
-		"bad\xff\xfe":           `bad\xff\xfe`,
-		"a\u2028b":              `a\u2028b`,
-		"zero\u200bwidth\ufeff": `zero\u200bwidth\ufeff`,
-		"e\u0301":               "e\u0301",
-	} {
-		if got := safe(in); got != want {
-			t.Errorf("safe(%q): got %q, want %q", in, got, want)
-		}
-	}
-}
-
-func FuzzSafe(f *testing.F) {
-	for _, s := range []string{"", "web-01", "\x1b]0;x\a", "\u202e", "\xff", "東京\u0301"} {
-		f.Add(s)
-	}
-	f.Fuzz(func(t *testing.T, s string) {
-		got := safe(s)
-		if !utf8.ValidString(got) || strings.ContainsFunc(got, hostile) {
-			t.Errorf("safe(%q) lets through %q", s, got)
-		}
-		if again := safe(got); again != got {
-			t.Errorf("safe is not stable on %q: %q", got, again)
-		}
-	})
-}
 
 func TestTableAlignsWideAndCombiningText(t *testing.T) {
 	tb := newTable("NAME", "EMPTY", "STATE")

@@ -3,8 +3,9 @@ package scan
 import (
 	"strconv"
 	"strings"
-	"unicode"
 	"unicode/utf8"
+
+	"github.com/curfew-jit/curfew/internal/inert"
 )
 
 // lines are the characters of a drawn tree.
@@ -124,7 +125,8 @@ func (d *drawing) line(first, rest, text string) {
 	room := max(20, d.width-utf8.RuneCountInString(first))
 	at := 0
 	d.b.WriteString(first)
-	for _, word := range strings.Fields(plainText(text)) {
+	for _, word := range strings.Fields(text) {
+		word = inert.Text(word)
 		n := utf8.RuneCountInString(word)
 		if at > 0 && at+1+n > room {
 			d.b.WriteByte('\n')
@@ -139,17 +141,4 @@ func (d *drawing) line(first, rest, text string) {
 		at += n
 	}
 	d.b.WriteByte('\n')
-}
-
-// plainText takes out what a terminal would obey.
-func plainText(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r == '\n' || r == '\t' {
-			return ' '
-		}
-		if unicode.IsControl(r) || unicode.In(r, unicode.Cf, unicode.Co, unicode.Cs) || r == utf8.RuneError {
-			return '?'
-		}
-		return r
-	}, s)
 }
