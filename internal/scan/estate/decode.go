@@ -188,163 +188,110 @@ func (d *decoder) readTags(at int) map[string]string {
 	return m
 }
 
+// keep reads the properties of a resource into v, and puts it into the table of its type.
+func keep[T any, P interface {
+	*T
+	field(*decoder) func(k []byte)
+}](d *decoder, o *outline, t *table[T], v P) {
+	d.at(o.properties, "properties", v.field(d))
+	add(d, t, (*T)(v))
+}
+
+// at reads an object that stands at an offset, if there is one.
+func (d *decoder) at(off int, what string, f func(k []byte)) {
+	if off >= 0 && d.err == nil {
+		d.i, d.depth = off, 1
+		d.object(what, f)
+	}
+}
+
+// only hands the value of one member to f, which must read it; the others are passed over.
+func (d *decoder) only(name string, f func()) func(k []byte) {
+	return func(k []byte) {
+		if string(k) == name {
+			f()
+			return
+		}
+		d.skip()
+	}
+}
+
+// sku reads the name of a sku.
+func (d *decoder) sku(o *outline, v *string) {
+	d.at(o.sku, "sku", d.only("name", func() { *v = d.word("the sku's name") }))
+}
+
 // decode reads the properties of a resource of a type that decides something.
 func (b *Builder) decode(d *decoder, o *outline, t kind, c common) {
 	m := func() Meta { return d.meta(o, c.id) }
-	at := func(off int, f func(k []byte)) {
-		if off >= 0 && d.err == nil {
-			d.i, d.depth = off, 1
-			d.object("properties", f)
-		}
-	}
-	sku := func(v *string) {
-		if o.sku >= 0 && d.err == nil {
-			d.i, d.depth = o.sku, 1
-			d.object("sku", func(k []byte) {
-				if string(k) == "name" {
-					*v = d.word("the sku's name")
-					return
-				}
-				d.skip()
-			})
-		}
-	}
 	switch t {
 	case kindVM:
-		v := &rawVM{common: c, vm: &VM{Meta: m()}}
-		at(o.properties, v.field(d))
-		add(d, &b.vms, v)
+		keep(d, o, &b.vms, &rawVM{common: c, vm: &VM{Meta: m()}})
 	case kindNIC, kindSetNIC:
-		v := &rawNIC{common: c}
-		at(o.properties, v.field(d))
-		add(d, &b.nics, v)
+		keep(d, o, &b.nics, &rawNIC{common: c})
 	case kindVNet:
-		v := &rawVNet{common: c}
-		at(o.properties, v.field(d))
-		add(d, &b.vnets, v)
+		keep(d, o, &b.vnets, &rawVNet{common: c})
 	case kindSubnet:
-		v := &rawSubnetBody{common: c, rawSubnet: rawSubnet{id: c.key, vnet: d.ids.of([]byte(parent(c.id)))}}
-		at(o.properties, v.rawSubnet.field(d))
-		add(d, &b.subnets, v)
+		keep(d, o, &b.subnets, &rawSubnetBody{common: c, rawSubnet: rawSubnet{id: c.key, vnet: d.ids.of([]byte(parent(c.id)))}})
 	case kindNSG:
-		v := &rawNSG{common: c, nsg: &NSG{Meta: m()}}
-		at(o.properties, v.field(d))
-		add(d, &b.nsgs, v)
+		keep(d, o, &b.nsgs, &rawNSG{common: c, nsg: &NSG{Meta: m()}})
 	case kindRule:
 		v := &rawRuleBody{common: c, nsg: d.ids.of([]byte(parent(c.id)))}
 		v.rule.Name = lastName(c.id)
 		var said ruleSaid
-		at(o.properties, v.rule.read(d, &said))
+		d.at(o.properties, "properties", v.rule.read(d, &said))
 		said.finish(&v.rule)
 		add(d, &b.rules, v)
 	case kindPIP:
 		v := &rawPIP{common: c}
-		sku(&v.sku)
-		at(o.properties, func(k []byte) {
-			if string(k) == "ipaddress" {
-				d.address("ipAddress", &v.addr)
-				return
-			}
-			d.skip()
-		})
-		add(d, &b.pips, v)
+		d.sku(o, &v.sku)
+		keep(d, o, &b.pips, v)
 	case kindLB:
 		v := &rawLB{common: c}
-		sku(&v.sku)
-		at(o.properties, v.field(d))
-		add(d, &b.lbs, v)
+		d.sku(o, &v.sku)
+		keep(d, o, &b.lbs, v)
 	case kindLBPart:
 		v, f := d.lbPart(c, idType(c.id))
-		at(o.properties, f)
+		d.at(o.properties, "properties", f)
 		v.finish()
 		add(d, &b.lbParts, v)
 	case kindBastion:
-		v := &rawBastion{common: c}
-		at(o.properties, func(k []byte) {
-			if string(k) != "ipconfigurations" {
-				d.skip()
-				return
-			}
-			d.list("ipConfigurations", func() {
-				d.part("an ip configuration", c.id, "bastionHostIpConfigurations", func(k []byte) {
-					if string(k) == "subnet" {
-						v.subnets = append(v.subnets, d.ref("subnet"))
-						return
-					}
-					d.skip()
-				})
-			})
-		})
-		add(d, &b.bastions, v)
+		keep(d, o, &b.bastions, &rawBastion{common: c})
 	case kindSet:
-		v := &rawSet{common: c, set: &ScaleSet{Meta: m()}}
-		at(o.properties, v.field(d))
-		add(d, &b.sets, v)
+		keep(d, o, &b.sets, &rawSet{common: c, set: &ScaleSet{Meta: m()}})
 	case kindInstance:
 		v := &rawInstance{common: c, set: d.ids.of([]byte(parent(c.id))), Instance: Instance{InstanceID: o.instanceID}}
 		if v.InstanceID == "" {
 			v.InstanceID = lastName(c.id)
 		}
-		at(o.properties, func(k []byte) {
-			if string(k) == "latestmodelapplied" && !d.null() {
-				v.Latest = new(bool)
-				d.boolean("latestModelApplied", v.Latest)
-				return
-			}
-			d.skip()
-		})
-		add(d, &b.instances, v)
+		keep(d, o, &b.instances, v)
 	case kindJIT:
-		v := &rawJIT{common: c, policy: &JITPolicy{Meta: m()}}
-		at(o.properties, v.field(d))
-		add(d, &b.jits, v)
+		keep(d, o, &b.jits, &rawJIT{common: c, policy: &JITPolicy{Meta: m()}})
 	case kindFirewall:
-		v := &rawFirewall{common: c}
-		at(o.properties, v.field(d))
-		add(d, &b.firewalls, v)
+		keep(d, o, &b.firewalls, &rawFirewall{common: c})
 	case kindPolicy:
-		v := &rawPolicy{common: c}
-		at(o.properties, v.field(d))
-		add(d, &b.policies, v)
+		keep(d, o, &b.policies, &rawPolicy{common: c})
 	case kindCollections:
-		v := &rawCollections{common: c, policy: d.ids.of([]byte(parent(c.id)))}
-		at(o.properties, v.field(d))
-		add(d, &b.collections, v)
+		keep(d, o, &b.collections, &rawCollections{common: c, policy: d.ids.of([]byte(parent(c.id)))})
 	case kindIPGroup:
-		v := &rawIPGroup{common: c}
-		at(o.properties, func(k []byte) {
-			if string(k) == "ipaddresses" {
-				d.texts("ipAddresses", &v.addrs)
-				return
-			}
-			d.skip()
-		})
-		add(d, &b.ipGroups, v)
+		keep(d, o, &b.ipGroups, &rawIPGroup{common: c})
 	case kindRoutes:
-		v := &rawRoutes{common: c}
-		at(o.properties, v.field(d))
-		add(d, &b.routes, v)
+		keep(d, o, &b.routes, &rawRoutes{common: c})
 	case kindGateway:
-		v := &rawGateway{common: c}
-		at(o.properties, v.field(d))
-		add(d, &b.gateways, v)
+		keep(d, o, &b.gateways, &rawGateway{common: c})
 	case kindLocal:
-		v := &rawLocal{common: c}
-		at(o.properties, v.field(d))
-		add(d, &b.locals, v)
+		keep(d, o, &b.locals, &rawLocal{common: c})
 	case kindConnection:
-		v := &rawConnection{common: c}
-		at(o.properties, v.field(d))
-		add(d, &b.connections, v)
+		keep(d, o, &b.connections, &rawConnection{common: c})
 	case kindAdmin:
 		v := &rawAdmin{common: c}
 		if vnet := idType(c.id); vnet == typeAdmin {
 			v.key = d.ids.of([]byte(parent(c.id)))
 		}
 		seen := false
-		at(o.properties, v.field(d, &seen))
+		d.at(o.properties, "properties", v.field(d, &seen))
 		if !seen {
-			d.note(o.properties, "the effective security admin rules have no list called value")
+			d.note(max(o.properties, 0), "the effective security admin rules have no list called value")
 		}
 		add(d, &b.admins, v)
 	}
@@ -374,19 +321,9 @@ func (v *rawVM) field(d *decoder) func([]byte) {
 	return func(k []byte) {
 		switch string(k) {
 		case "storageprofile":
-			d.object("storageProfile", func(k []byte) {
-				if string(k) != "osdisk" {
-					d.skip()
-					return
-				}
-				d.object("osDisk", func(k []byte) {
-					if string(k) == "ostype" {
-						v.vm.OS = strings.ToLower(d.word("osType"))
-						return
-					}
-					d.skip()
-				})
-			})
+			d.object("storageProfile", d.only("osdisk", func() {
+				d.object("osDisk", d.only("ostype", func() { v.vm.OS = strings.ToLower(d.word("osType")) }))
+			}))
 		case "osprofile":
 			d.object("osProfile", func(k []byte) {
 				found := ""
@@ -402,16 +339,11 @@ func (v *rawVM) field(d *decoder) func([]byte) {
 				d.skip()
 			})
 		case "networkprofile":
-			d.object("networkProfile", func(k []byte) {
-				if string(k) == "networkinterfaces" {
-					v.listed = !d.null()
-					if v.listed {
-						d.refs("networkInterfaces", &v.nics)
-					}
-					return
+			d.object("networkProfile", d.only("networkinterfaces", func() {
+				if v.listed = !d.null(); v.listed {
+					d.refs("networkInterfaces", &v.nics)
 				}
-				d.skip()
-			})
+			}))
 		case "virtualmachinescaleset":
 			v.scaleSet = d.ref("virtualMachineScaleSet")
 		case "priority":
@@ -419,49 +351,27 @@ func (v *rawVM) field(d *decoder) func([]byte) {
 		case "scheduledeventsprofile":
 			v.vm.Terminate.read(d)
 		case "instanceview":
-			d.object("instanceView", func(k []byte) {
-				if string(k) != "statuses" {
-					d.skip()
-					return
-				}
+			d.object("instanceView", d.only("statuses", func() {
 				d.list("statuses", func() {
-					d.object("a status", func(k []byte) {
-						if string(k) != "code" {
-							d.skip()
-							return
-						}
-						if p, ok := cutFold(d.word("code"), "PowerState/"); ok {
-							v.vm.Power = strings.ToLower(p)
-						}
-					})
+					d.object("a status", d.only("code", func() { v.power(d, true) }))
 				})
-			})
+			}))
 		case "extended": // Resource Graph keeps the power state here
-			d.object("extended", func(k []byte) {
-				if string(k) != "instanceview" {
-					d.skip()
-					return
-				}
-				d.object("instanceView", func(k []byte) {
-					if string(k) != "powerstate" {
-						d.skip()
-						return
-					}
-					d.object("powerState", func(k []byte) {
-						if string(k) != "code" {
-							d.skip()
-							return
-						}
-						p, _ := cutFold(d.word("code"), "PowerState/")
-						if v.vm.Power == "" {
-							v.vm.Power = strings.ToLower(p)
-						}
-					})
-				})
-			})
+			d.object("extended", d.only("instanceview", func() {
+				d.object("instanceView", d.only("powerstate", func() {
+					d.object("powerState", d.only("code", func() { v.power(d, false) }))
+				}))
+			}))
 		default:
 			d.skip()
 		}
+	}
+}
+
+// power takes a status that may be one of power. What the instance view says of it goes before what Resource Graph says.
+func (v *rawVM) power(d *decoder, view bool) {
+	if p, ok := cutFold(d.word("code"), "PowerState/"); ok && (view || v.vm.Power == "") {
+		v.vm.Power = strings.ToLower(p)
 	}
 }
 
@@ -471,11 +381,7 @@ func spot(b []byte) bool {
 }
 
 func (t *Terminate) read(d *decoder) {
-	n := d.object("scheduledEventsProfile", func(k []byte) {
-		if string(k) != "terminatenotificationprofile" {
-			d.skip()
-			return
-		}
+	n := d.object("scheduledEventsProfile", d.only("terminatenotificationprofile", func() {
 		t.Present = d.object("terminateNotificationProfile", func(k []byte) {
 			switch string(k) {
 			case "enable":
@@ -489,7 +395,7 @@ func (t *Terminate) read(d *decoder) {
 				d.skip()
 			}
 		}) >= 0
-	})
+	}))
 	t.Profile = n > 0
 }
 
@@ -529,6 +435,27 @@ func (v *rawNIC) field(d *decoder) func([]byte) {
 			d.skip()
 		}
 	}
+}
+
+func (v *rawPIP) field(d *decoder) func([]byte) {
+	return d.only("ipaddress", func() { d.address("ipAddress", &v.addr) })
+}
+
+func (v *rawBastion) field(d *decoder) func([]byte) {
+	return d.only("ipconfigurations", func() {
+		d.list("ipConfigurations", func() {
+			d.part("an ip configuration", v.id, "bastionHostIpConfigurations", d.only("subnet", func() { v.subnets = append(v.subnets, d.ref("subnet")) }))
+		})
+	})
+}
+
+func (v *rawInstance) field(d *decoder) func([]byte) {
+	return d.only("latestmodelapplied", func() {
+		if !d.null() {
+			v.Latest = new(bool)
+			d.boolean("latestModelApplied", v.Latest)
+		}
+	})
 }
 
 func (v *rawVNet) field(d *decoder) func([]byte) {
@@ -601,13 +528,7 @@ func (v *rawSet) field(d *decoder) func([]byte) {
 		case "orchestrationmode":
 			v.set.Flexible = strings.EqualFold(d.word("orchestrationMode"), "Flexible")
 		case "upgradepolicy":
-			d.object("upgradePolicy", func(k []byte) {
-				if string(k) == "mode" {
-					v.set.UpgradeMode = d.word("mode")
-					return
-				}
-				d.skip()
-			})
+			d.object("upgradePolicy", d.only("mode", func() { v.set.UpgradeMode = d.word("mode") }))
 		case "virtualmachineprofile":
 			v.set.HasProfile = d.object("virtualMachineProfile", func(k []byte) {
 				switch string(k) {

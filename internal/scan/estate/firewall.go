@@ -92,13 +92,9 @@ func (v *rawFirewall) field(d *decoder) func([]byte) {
 			d.list("natRuleCollections", func() { d.natCollection(v.id, &v.rules) })
 		case "networkrulecollections":
 			d.list("networkRuleCollections", func() {
-				d.part("a collection of network rules", v.id, "networkRuleCollections", func(k []byte) {
-					if string(k) == "action" {
-						v.denies = strings.EqualFold(d.action(), "Deny") || v.denies
-						return
-					}
-					d.skip()
-				})
+				d.part("a collection of network rules", v.id, "networkRuleCollections", d.only("action", func() {
+					v.denies = strings.EqualFold(d.action(), "Deny") || v.denies
+				}))
 			})
 		default:
 			d.skip()
@@ -108,13 +104,7 @@ func (v *rawFirewall) field(d *decoder) func([]byte) {
 
 // action takes {"type": …}.
 func (d *decoder) action() (typ string) {
-	d.object("action", func(k []byte) {
-		if string(k) == "type" {
-			typ = d.word("type")
-			return
-		}
-		d.skip()
-	})
+	d.object("action", d.only("type", func() { typ = d.word("type") }))
 	return typ
 }
 
@@ -179,6 +169,10 @@ func (d *decoder) dnat(collection string) (r rawDNAT) {
 		}
 	})
 	return r
+}
+
+func (v *rawIPGroup) field(d *decoder) func([]byte) {
+	return d.only("ipaddresses", func() { d.texts("ipAddresses", &v.addrs) })
 }
 
 func (v *rawPolicy) field(d *decoder) func([]byte) {

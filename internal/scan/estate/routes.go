@@ -38,26 +38,18 @@ const (
 )
 
 func (v *rawRoutes) field(d *decoder) func([]byte) {
-	return func(k []byte) {
-		if string(k) != "routes" {
-			d.skip()
-			return
-		}
+	return d.only("routes", func() {
 		d.list("routes", func() {
-			d.part("a route", v.id, "routes", func(k []byte) {
-				if string(k) != "addressprefix" {
-					d.skip()
-					return
-				}
+			d.part("a route", v.id, "routes", d.only("addressprefix", func() {
 				// A service tag may stand here too; it is no part of the network.
 				if b := d.bytes("addressPrefix"); strings.ContainsRune(string(b), '/') {
 					if p, ok := netsec.ParsePrefix(string(b)); ok {
 						v.prefixes = append(v.prefixes, p)
 					}
 				}
-			})
+			}))
 		})
-	}
+	})
 }
 
 func (v *rawGateway) field(d *decoder) func([]byte) {
@@ -65,24 +57,14 @@ func (v *rawGateway) field(d *decoder) func([]byte) {
 		switch string(k) {
 		case "ipconfigurations":
 			d.list("ipConfigurations", func() {
-				d.part("an ip configuration", v.id, "ipConfigurations", func(k []byte) {
-					if string(k) == "subnet" {
-						if s := d.ref("subnet"); s != 0 {
-							v.subnets = append(v.subnets, s)
-						}
-						return
+				d.part("an ip configuration", v.id, "ipConfigurations", d.only("subnet", func() {
+					if s := d.ref("subnet"); s != 0 {
+						v.subnets = append(v.subnets, s)
 					}
-					d.skip()
-				})
+				}))
 			})
 		case "vpnclientconfiguration":
-			d.object("vpnClientConfiguration", func(k []byte) {
-				if string(k) == "vpnclientaddresspool" {
-					d.object("vpnClientAddressPool", d.space(&v.clients))
-					return
-				}
-				d.skip()
-			})
+			d.object("vpnClientConfiguration", d.only("vpnclientaddresspool", func() { d.object("vpnClientAddressPool", d.space(&v.clients)) }))
 		default:
 			d.skip()
 		}
@@ -91,23 +73,11 @@ func (v *rawGateway) field(d *decoder) func([]byte) {
 
 // space reads {"addressPrefixes": […]}.
 func (d *decoder) space(list *[]netip.Prefix) func([]byte) {
-	return func(k []byte) {
-		if string(k) == "addressprefixes" {
-			d.prefixes("addressPrefixes", list)
-			return
-		}
-		d.skip()
-	}
+	return d.only("addressprefixes", func() { d.prefixes("addressPrefixes", list) })
 }
 
 func (v *rawLocal) field(d *decoder) func([]byte) {
-	return func(k []byte) {
-		if string(k) == "localnetworkaddressspace" {
-			d.object("localNetworkAddressSpace", d.space(&v.prefixes))
-			return
-		}
-		d.skip()
-	}
+	return d.only("localnetworkaddressspace", func() { d.object("localNetworkAddressSpace", d.space(&v.prefixes)) })
 }
 
 func (v *rawConnection) field(d *decoder) func([]byte) {
