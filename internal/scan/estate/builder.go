@@ -168,7 +168,10 @@ func (b *Builder) add(d *decoder, body []byte) error {
 	t := kinds[says]
 	// A machine is not passed over because its type is misspelt, nor read as something else.
 	if by := kinds[saysID]; by != t && (t != kindAdmin || by != kindVNet) {
-		return fmt.Errorf("resource %s says that its type is %s, and its id is that of %s", o.id, o.typ, saysID)
+		d.wrong = &syntaxError{0, fmt.Sprintf("it says that its type is %s, and its id is that of %s", o.typ, saysID)}
+		if t == kindOther {
+			t, says = by, saysID
+		}
 	}
 	b.resources.Add(1)
 	b.count(d, t, says, o.id)

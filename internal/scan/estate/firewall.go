@@ -3,6 +3,7 @@ package estate
 import (
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 
 	"go4.org/netipx"
@@ -21,7 +22,7 @@ type rawFirewall struct {
 	hub     bool // in a virtual hub: which networks it leads to stands elsewhere
 	pips    []key
 	rules   []rawDNAT
-	denies  bool // it has a network rule that denies: it may stop what NAT lets in
+	denies  []rawDeny // they may stop what NAT lets in
 }
 
 // rawDNAT is one NAT rule, of a firewall or of a policy.
@@ -36,6 +37,61 @@ type rawDNAT struct {
 	to         netip.Addr
 	toName     string // a name, or what is no address
 	toPort     uint16
+	badPort    string // what stands in place of a port
+}
+
+// rawDeny is a network rule that denies. A NAT rule lets in what it translates, unless such a rule stops that.
+type rawDeny struct {
+	sources, dests           []string
+	sourceGroups, destGroups bool // IP groups or names: anybody may be in them
+	ports, protocols         []string
+}
+
+// stops tells whether the rule may stop what a NAT rule has translated.
+func (d *rawDeny) stops(r *rawDNAT, clients *netipx.IPSet) bool {
+	if !d.sourceGroups && !slices.ContainsFunc(d.sources, func(t string) bool {
+		s, ok := addresses(t)
+		return !ok || s.Overlaps(clients)
+	}) {
+		return false
+	}
+	if r.to.IsValid() && !d.destGroups && !slices.ContainsFunc(d.dests, func(t string) bool {
+		s, ok := addresses(t)
+		return !ok || s.Contains(r.to)
+	}) {
+		return false
+	}
+	if r.toPort != 0 && !slices.ContainsFunc(d.ports, func(t string) bool {
+		p, err := netsec.ParsePortRange(t)
+		return err != nil || p.Contains(r.toPort)
+	}) {
+		return false
+	}
+	return slices.ContainsFunc(d.protocols, func(t string) bool {
+		p, err := netsec.ParseProtocol(t)
+		return err != nil || p == netsec.Any || len(r.protocols) == 0 || slices.ContainsFunc(r.protocols, func(u string) bool {
+			q, err := netsec.ParseProtocol(u)
+			return err != nil || q == netsec.Any || q == p
+		})
+	})
+}
+
+// addresses reads an address, a range of either spelling, or what stands for everybody.
+func addresses(t string) (*netipx.IPSet, bool) {
+	var b netipx.IPSetBuilder
+	t = strings.TrimSpace(t)
+	if t == "*" || strings.EqualFold(t, "Any") {
+		b.AddPrefix(netip.PrefixFrom(netip.IPv4Unspecified(), 0))
+		b.AddPrefix(netip.PrefixFrom(netip.IPv6Unspecified(), 0))
+	} else if p, ok := netsec.ParsePrefix(t); ok {
+		b.AddPrefix(p)
+	} else if x, err := netipx.ParseIPRange(t); err == nil && x.IsValid() {
+		b.AddRange(x)
+	} else {
+		return nil, false
+	}
+	s, err := b.IPSet()
+	return s, err == nil
 }
 
 // rawPolicy is a firewall policy; its rules stand in groups of collections, which are resources of their own.
@@ -49,7 +105,7 @@ type rawCollections struct {
 	common
 	policy key
 	rules  []rawDNAT
-	denies bool
+	denies []rawDeny
 }
 
 type rawIPGroup struct {
@@ -64,168 +120,6 @@ const (
 	typeIPGroup     = "microsoft.network/ipgroups"
 )
 
-func (v *rawFirewall) field(d *decoder) func([]byte) {
-	return func(k []byte) {
-		switch string(k) {
-		case "firewallpolicy":
-			v.policy = d.ref("firewallPolicy")
-		case "virtualhub":
-			v.hub = d.ref("virtualHub") != 0
-		case "ipconfigurations":
-			d.list("ipConfigurations", func() {
-				d.part("an ip configuration", v.id, "azureFirewallIpConfigurations", func(k []byte) {
-					switch string(k) {
-					case "subnet":
-						if s := d.ref("subnet"); s != 0 {
-							v.subnets = append(v.subnets, s)
-						}
-					case "publicipaddress":
-						if p := d.ref("publicIPAddress"); p != 0 {
-							v.pips = append(v.pips, p)
-						}
-					default:
-						d.skip()
-					}
-				})
-			})
-		case "natrulecollections":
-			d.list("natRuleCollections", func() { d.natCollection(v.id, &v.rules) })
-		case "networkrulecollections":
-			d.list("networkRuleCollections", func() {
-				d.part("a collection of network rules", v.id, "networkRuleCollections", d.only("action", func() {
-					v.denies = strings.EqualFold(d.action(), "Deny") || v.denies
-				}))
-			})
-		default:
-			d.skip()
-		}
-	}
-}
-
-// action takes {"type": …}.
-func (d *decoder) action() (typ string) {
-	d.object("action", d.only("type", func() { typ = d.word("type") }))
-	return typ
-}
-
-// natCollection reads a collection of NAT rules of a firewall itself.
-func (d *decoder) natCollection(firewall string, into *[]rawDNAT) {
-	var rules []rawDNAT
-	action := ""
-	id, name := d.part("a collection of NAT rules", firewall, "natRuleCollections", func(k []byte) {
-		switch string(k) {
-		case "action":
-			action = d.action()
-		case "rules":
-			d.list("rules", func() { rules = append(rules, d.dnat("")) })
-		default:
-			d.skip()
-		}
-	})
-	if strings.EqualFold(action, "Snat") {
-		return
-	}
-	for i := range rules {
-		if rules[i].collection = d.ids.text(id); id == 0 {
-			rules[i].collection = firewall + "/natRuleCollections/" + name
-		}
-	}
-	*into = append(*into, rules...)
-}
-
-// dnat reads one NAT rule. The fields are those of both kinds: protocols of a firewall's are ipProtocols of a policy's.
-func (d *decoder) dnat(collection string) (r rawDNAT) {
-	r.collection = collection
-	d.object("a NAT rule", func(k []byte) {
-		switch string(k) {
-		case "name":
-			r.name = d.word("name")
-		case "sourceaddresses":
-			d.texts("sourceAddresses", &r.sources)
-		case "sourceipgroups":
-			d.list("sourceIpGroups", func() {
-				if g := d.ids.of(d.bytes("an id")); g != 0 {
-					r.groups = append(r.groups, g)
-				}
-			})
-		case "destinationaddresses":
-			d.texts("destinationAddresses", &r.dests)
-		case "destinationports":
-			d.texts("destinationPorts", &r.ports)
-		case "protocols", "ipprotocols":
-			d.texts("protocols", &r.protocols)
-		case "translatedaddress":
-			if b := d.bytes("translatedAddress"); len(b) > 0 {
-				if r.to = parseAddr(string(b)); !r.to.IsValid() {
-					r.toName = string(b)
-				}
-			}
-		case "translatedfqdn":
-			r.toName = d.text("translatedFqdn")
-		case "translatedport":
-			d.port("translatedPort", &r.toPort)
-		default:
-			d.skip()
-		}
-	})
-	return r
-}
-
-func (v *rawIPGroup) field(d *decoder) func([]byte) {
-	return d.only("ipaddresses", func() { d.texts("ipAddresses", &v.addrs) })
-}
-
-func (v *rawPolicy) field(d *decoder) func([]byte) {
-	return func(k []byte) {
-		switch string(k) {
-		case "basepolicy":
-			v.base = d.ref("basePolicy")
-		case "rulecollectiongroups":
-			d.refs("ruleCollectionGroups", &v.groups)
-		default:
-			d.skip()
-		}
-	}
-}
-
-func (v *rawCollections) field(d *decoder) func([]byte) {
-	return func(k []byte) {
-		if string(k) != "rulecollections" {
-			d.skip()
-			return
-		}
-		d.list("ruleCollections", func() {
-			name, action := "", ""
-			var rules []rawDNAT
-			network := false
-			d.object("a collection", func(k []byte) {
-				switch string(k) {
-				case "name":
-					name = d.word("name")
-				case "action":
-					action = d.action()
-				case "rulecollectiontype":
-					network = strings.EqualFold(d.word("ruleCollectionType"), "FirewallPolicyFilterRuleCollection")
-				case "rules":
-					d.list("rules", func() { rules = append(rules, d.dnat("")) })
-				default:
-					d.skip()
-				}
-			})
-			switch {
-			case strings.EqualFold(action, "Deny"):
-				v.denies = true
-			case network || strings.EqualFold(action, "Snat"):
-			default:
-				for i := range rules {
-					rules[i].collection = v.id + "/ruleCollections/" + name
-				}
-				v.rules = append(v.rules, rules...)
-			}
-		})
-	}
-}
-
 // dnatWay is a NAT rule that leads to an address from a firewall.
 type dnatWay struct {
 	fw      *rawFirewall
@@ -238,6 +132,8 @@ type forwards struct {
 	to map[netip.Addr][]dnatWay
 	// blind are firewalls whose rules were not all read.
 	blind []dnatWay
+	// gone are what firewalls and their rules name and is not there.
+	gone []dnatWay
 }
 
 func (e *Estate) joinFirewalls() {
@@ -251,7 +147,7 @@ func (e *Estate) joinFirewalls() {
 		if f.twice {
 			why = "the firewall stands twice with different content"
 		}
-		rules, denies := f.rules, f.denies
+		rules, denies := f.rules, slices.Clone(f.denies)
 		all := make([]*rawDNAT, 0, len(rules))
 		for i := range rules {
 			all = append(all, &rules[i])
@@ -267,7 +163,7 @@ func (e *Estate) joinFirewalls() {
 			known := map[key]bool{}
 			for _, g := range groups[p] {
 				known[g.key] = true
-				denies = denies || g.denies
+				denies = append(denies, g.denies...)
 				if g.twice {
 					why = "the rules of firewall policy " + e.id(p) + " stand twice with different content"
 				}
@@ -288,15 +184,36 @@ func (e *Estate) joinFirewalls() {
 			}
 			p = policy.base
 		}
-		if denies && why == "" {
-			why = "a network rule of the firewall that denies may stop what its NAT rule lets in"
-		}
 		for _, r := range all {
+			for _, k := range r.groups {
+				if e.b.ipGroups.get(k) == nil {
+					e.forwards.gone = append(e.forwards.gone, dnatWay{fw: f, rule: r, unknown: "IP group " + e.id(k) + " was not read" + e.Unread(e.id(k))})
+				}
+			}
 			if r.to.IsValid() {
+				why := why
+				if why == "" && r.badPort != "" {
+					why = "the translated port " + strconv.Quote(clip([]byte(r.badPort))) + " of the NAT rule is not understood"
+				}
+				if clients, _ := e.clients(r); why == "" && slices.ContainsFunc(denies, func(d rawDeny) bool { return d.stops(r, clients) }) {
+					why = "a network rule of the firewall that denies may stop what its NAT rule lets in"
+				}
 				e.forwards.to[r.to] = append(e.forwards.to[r.to], dnatWay{f, r, why})
 			} else {
 				e.forwards.blind = append(e.forwards.blind, dnatWay{f, r, "it is not known to which address the NAT rule leads"})
 			}
+		}
+	}
+}
+
+// unforwarded says what is missing of firewalls that may lead to an endpoint.
+func (e *Estate) unforwarded(j *joining, p *Endpoint) {
+	for _, x := range slices.Concat(e.forwards.blind, e.forwards.gone) {
+		if x.rule != nil && (!x.rule.to.IsValid() || !slices.Contains(p.Addrs, x.rule.to)) {
+			continue
+		}
+		if yes, _ := e.serves(x.fw, p.in.path.vnet); yes {
+			j.problem(x.unknown, x.fw.id, false)
 		}
 	}
 }

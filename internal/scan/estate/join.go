@@ -383,6 +383,9 @@ func (j *joining) endpoint(nic *rawNIC, c *rawConfig) Endpoint {
 	}
 	in.more = e.balanced(c, p.VNet, j)
 	p.in = in
+	if len(e.forwards.blind)+len(e.forwards.gone) > 0 {
+		e.unforwarded(j, &p)
+	}
 	return p
 }
 
