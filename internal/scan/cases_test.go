@@ -118,6 +118,10 @@ var cases = map[scan.RuleID][]jcase{
 		{"Basic without a group is open", single("", "basic:20.1.2.3"), scan.Options{}},
 		{"ports of one's own", single("web-nsg", "20.1.2.3", "allow 300 Allow Tcp * * 2222"), scan.Options{Ports: []uint16{2222}}},
 		{"a live grant is no exposure", single("web-nsg", "20.1.2.3", liveName+" 100 Allow Tcp * 10.0.0.4 22", deny22), scan.Options{}},
+		{"a live grant of an installation that does not protect the port", single("web-nsg", "20.1.2.3", "curfew-allow-other-abc-20261126T130000Z 100 Allow Tcp * 10.0.0.4 22", deny22), scan.Options{}},
+		{"a live grant of another port's protection", single("web-nsg", "20.1.2.3", liveName+" 100 Allow Tcp * 10.0.0.4 22", "curfew-deny-demo-tcp-3389 200 Deny * * 10.0.0.4 3389"), scan.Options{}},
+		{"a live grant of another machine's protection", single("web-nsg", "20.1.2.3", liveName+" 100 Allow Tcp * 10.0.0.4 22", "curfew-deny-demo-tcp-22 200 Deny * * 10.0.0.5 22"), scan.Options{}},
+		{"a grant's name and nothing else", single("web-nsg", "20.1.2.3", liveName+" 100 Allow Tcp * 10.0.0.4 22"), scan.Options{}},
 		{"a grant past its end is one", single("web-nsg", "20.1.2.3", pastName+" 100 Allow Tcp * 10.0.0.4 22", deny22), scan.Options{}},
 		{"a live request of Defender", func(w *world) {
 			guarded("Succeeded", hourly, jitAllow+" 100 Allow * * 10.0.0.4 22", jitDeny+" 1000 Deny * * 10.0.0.4 22")(w)

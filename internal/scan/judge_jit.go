@@ -182,9 +182,9 @@ func (j *judge) ownProtection(v *estate.VM, proto netsec.Protocol, port uint16) 
 			continue
 		}
 		for _, a := range ep.Addrs {
-			name, nsg := denyOver(subnet, a, proto, port)
+			name, nsg := denyOver(subnet, a, proto, port, "")
 			if name == "" {
-				name, nsg = denyOver(nic, a, proto, port)
+				name, nsg = denyOver(nic, a, proto, port, "")
 			}
 			if name == "" {
 				if !bare.IsValid() {
@@ -207,10 +207,11 @@ func (j *judge) ownProtection(v *estate.VM, proto netsec.Protocol, port uint16) 
 	return out
 }
 
-func denyOver(f *nsgFacts, a netip.Addr, proto netsec.Protocol, port uint16) (rule, nsg string) {
+// denyOver finds a deny rule of ours in a group over a port of an address; of one installation, or with "" of any.
+func denyOver(f *nsgFacts, a netip.Addr, proto netsec.Protocol, port uint16, of string) (rule, nsg string) {
 	for i := range f.denies() {
 		d := &f.deny[i]
-		if (d.proto == netsec.Any || d.proto == proto) && slices.ContainsFunc(d.ports, func(r netsec.PortRange) bool { return r.Contains(port) }) &&
+		if (of == "" || d.of == of) && (d.proto == netsec.Any || d.proto == proto) && slices.ContainsFunc(d.ports, func(r netsec.PortRange) bool { return r.Contains(port) }) &&
 			(d.every || d.addrs.Contains(a)) {
 			return d.name, f.nsg.ID
 		}

@@ -32,6 +32,7 @@ type specialRule struct {
 // ownDeny is a deny rule of ours, by what it says and not by its name.
 type ownDeny struct {
 	name  string
+	of    string // the installation
 	proto netsec.Protocol
 	ports []netsec.PortRange
 	every bool // every destination
@@ -77,6 +78,7 @@ func (j *judge) indexNSGs() {
 			f.special[strings.ToLower(r.Name)] = &specialRule{name, r}
 			if name.kind == ourDeny {
 				if d, ok := denyOf(r, name.udp); ok {
+					d.of = name.installation
 					f.deny = append(f.deny, d)
 				}
 			}

@@ -322,7 +322,7 @@ func (j *judge) rangeShut(m *machine, first *portView, g guarded) bool {
 		if w.Kind != estate.VirtualNetwork {
 			continue
 		}
-		r := w.Path.Reachable(w.Dest, g.proto, g.ports).Except(func(x *netsec.PathPiece) bool { return j.passing(first, x, m.id, true) })
+		r := w.Path.Reachable(w.Dest, g.proto, g.ports).Except(func(x *netsec.PathPiece) bool { return j.passing(first, w, x, m.id, true) })
 		if !r.Closed() {
 			return false
 		}
@@ -419,7 +419,7 @@ func (j *judge) holdOf(m *machine, p *portView, ref *netsec.RuleRef) Hold {
 	}
 	h.Sources = s.rule.Sources
 	if s.kind == ourAllow {
-		h.By, h.End = "curfew", s.end
+		h.By, h.End, h.Installation, h.Grant, h.ByName = "curfew", s.end, s.installation, "g-"+s.grant, true
 		return h
 	}
 	h.By = "defender"

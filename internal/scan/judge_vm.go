@@ -42,7 +42,7 @@ func (j *judge) viewInto(room []estate.Way, v *estate.VM, vmID string, proto net
 	for i := range p.ways {
 		w := &p.ways[i]
 		if j.hasSpecial(&w.Path) {
-			w.Reach = w.Reach.Except(func(x *netsec.PathPiece) bool { return j.passing(&p, x, vmID, exempt) })
+			w.Reach = w.Reach.Except(func(x *netsec.PathPiece) bool { return j.passing(&p, w, x, vmID, exempt) })
 		}
 		if w.Kind == estate.VirtualNetwork {
 			switch z := &w.Reach.VirtualNetwork; {
@@ -151,7 +151,7 @@ func (j *judge) hasSpecial(p *netsec.Path) bool {
 
 // passing tells whether a piece gets in by a rule that holds a port open for a time: at any layer, for where two groups apply, both are
 // opened. With exempt, named exemptions from a protection count as well.
-func (j *judge) passing(p *portView, x *netsec.PathPiece, vmID string, exempt bool) bool {
+func (j *judge) passing(p *portView, w *estate.Way, x *netsec.PathPiece, vmID string, exempt bool) bool {
 	for i := range x.Hops {
 		ref := x.Hops[i].Rule
 		if ref == nil || ref.Default {
@@ -172,7 +172,7 @@ func (j *judge) passing(p *portView, x *netsec.PathPiece, vmID string, exempt bo
 				return true
 			}
 		case ourAllow:
-			if s.end.After(j.o.Now) && !j.endless(s.ruleName) {
+			if s.end.After(j.o.Now) && !j.endless(s.ruleName) && j.guards(w, s.installation, p.proto, p.port) {
 				p.hold(ref)
 				return true
 			}
@@ -181,6 +181,21 @@ func (j *judge) passing(p *portView, x *netsec.PathPiece, vmID string, exempt bo
 				p.hold(ref)
 				return true
 			}
+		}
+	}
+	return false
+}
+
+// guards tells whether an installation protects a port of a way's address. Anybody who may write rules can give one a grant's name: it is
+// believed for as long as the name says, and only of an installation that shuts the port otherwise, since nobody else has grants there.
+func (j *judge) guards(w *estate.Way, installation string, proto netsec.Protocol, port uint16) bool {
+	for _, c := range [2]*netsec.Compiled{w.Path.Subnet, w.Path.NIC} {
+		if c == nil {
+			continue
+		}
+		f, _ := j.facts(c.ID)
+		if rule, _ := denyOver(f, w.Dest, proto, port, installation); rule != "" {
+			return true
 		}
 	}
 	return false
@@ -371,7 +386,7 @@ func (j *judge) portExposed(b *batch, m *machine) {
 		v.reason = func() string {
 			for i := range m.views {
 				if len(m.views[i].held) > 0 {
-					return fmt.Sprintf("port %d is open for a live grant alone, through rule %s", m.views[i].port, m.views[i].held[0].Name)
+					return fmt.Sprintf("port %d is open for a live grant alone, through rule %s%s", m.views[i].port, m.views[i].held[0].Name, believedText(m.views[i].held[0].Name))
 				}
 			}
 			return "no management port is open to the Internet"
@@ -391,6 +406,14 @@ func (j *judge) portExposed(b *batch, m *machine) {
 		return e
 	}
 	j.found(b, VMPortExposed, &m.Meta, typeVM, v)
+}
+
+// believedText says of a grant of ours that its rule's name is all that speaks for it.
+func believedText(rule string) string {
+	if parseRuleName(rule).kind == ourAllow {
+		return ", which is believed by its name"
+	}
+	return ""
 }
 
 func morePorts(ps []*portView) string {

@@ -126,6 +126,11 @@ type Hold struct {
 	Rule    string    `json:"rule"`
 	Sources []string  `json:"sources"`
 	End     time.Time `json:"end"`
+	// Of a grant of ours: what the rule's name carries. ByName tells that the name is all that speaks for it: no request in a policy does,
+	// and the server that has the grant was not asked.
+	Installation string `json:"installation,omitempty"`
+	Grant        string `json:"grant,omitempty"`
+	ByName       bool   `json:"by_name,omitempty"`
 }
 
 // Way is one path by which traffic comes to a port, and how it is judged.

@@ -192,6 +192,9 @@ func told(f *scan.Finding) string {
 	for _, p := range f.Evidence.Ports {
 		for _, h := range p.Open {
 			s += fmt.Sprintf("\n    held open: port %d by %s, rule %s, from %s until %s", p.Port, h.By, h.Rule, strings.Join(h.Sources, ","), h.End.Format("15:04"))
+			if h.ByName {
+				s += fmt.Sprintf(" (grant %s of %s, by name)", h.Grant, h.Installation)
+			}
 		}
 	}
 	return s

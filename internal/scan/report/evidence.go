@@ -197,12 +197,23 @@ func holdWord(h scan.Hold) string {
 		s[i] = sourceWord(src)
 	}
 	by := "a grant of Curfew"
+	if h.Grant != "" {
+		by = "grant " + safe(h.Grant) + " of Curfew's installation " + safe(h.Installation)
+	}
 	if h.By == "defender" {
 		by = "a request of Defender"
 	} else if h.By != "curfew" {
 		by = safe(h.By)
 	}
-	return "open by " + by + " to " + strings.Join(s, ", ") + " until " + instant(h.End) + " (" + safe(h.Rule) + "); no exposure"
+	return "open by " + by + " to " + strings.Join(s, ", ") + " until " + instant(h.End) + " (" + safe(h.Rule) + believed(h) + "); no exposure"
+}
+
+// believed says what speaks for a grant where only the rule's name does.
+func believed(h scan.Hold) string {
+	if h.ByName {
+		return ", believed by its name"
+	}
+	return ""
 }
 
 func ruleWord(e scan.RuleEvidence) string {

@@ -138,6 +138,11 @@ func appendPort(b []byte, p *scan.PortEvidence) (_ []byte, err error) {
 			if b, err = appendTime(append(b, ","+line8+`"end": `...), h.End); err != nil {
 				return nil, err
 			}
+			b = member(b, ","+line8+`"installation": `, h.Installation)
+			b = member(b, ","+line8+`"grant": `, h.Grant)
+			if h.ByName {
+				b = append(b, ","+line8+`"by_name": true`...)
+			}
 			b = append(b, line7+"}"...)
 		}
 		b = append(b, line6+"]"...)
