@@ -269,6 +269,9 @@ func (in *input) ResolveName(name string) (any, bool) {
 	case "target.subscription":
 		return types.String(q.sub), true
 	case "target.tags":
+		if q.ask.Tags == nil {
+			return nil, false // not known: what depends on them cannot be judged
+		}
 		if in.tags == nil {
 			in.tags = foldedMap{types.NewStringStringMap(types.DefaultTypeAdapter, q.tagMap()).(traits.Mapper)}
 		}

@@ -19,8 +19,8 @@ func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys
 type verdict uint8
 
 const (
-	no verdict = iota
-	unknown
+	no      verdict = iota
+	unknown         // not known, or true of a part of what is asked
 	yes
 )
 
@@ -90,28 +90,38 @@ func (sc *scope) matches(q *query) verdict {
 	return v
 }
 
-// covers tells whether the rule's ports and protocol hold the target; of a rule that denies, whether they touch it.
-func (r *rule) covers(t access.Target) bool {
+// A rule that holds for a part of what is asked (some of the ports, of the addresses, of the time) permits nothing, and what it asks for
+// holds all the same: else who wants a stricter rule out of the way would ask for a little more than it is about (P6).
+
+// covers tells whether the rule's ports and protocol hold the target.
+func (r *rule) covers(t access.Target) verdict {
 	if r.protocol != "" && r.protocol != t.Protocol {
-		return false
+		return no
 	}
 	if len(r.ports) == 0 {
-		return true
+		return yes
 	}
+	v := no
 	for _, p := range r.ports {
-		if p.Contains(t.Ports) || r.deny && p.Overlaps(t.Ports) {
-			return true
+		if p.Contains(t.Ports) {
+			return yes
+		}
+		if p.Overlaps(t.Ports) {
+			v = unknown
 		}
 	}
-	return false
+	return v
 }
 
-// from tells whether the source lies in the networks; of a rule that denies, whether it touches them.
-func (r *rule) from(src netip.Prefix) bool {
-	if len(r.sources) == 0 {
-		return true
+// from tells whether the source lies in the networks.
+func (r *rule) from(src netip.Prefix) verdict {
+	switch {
+	case len(r.sources) == 0 || inNetworks(r.sources, src):
+		return yes
+	case slices.ContainsFunc(r.sources, src.Overlaps):
+		return unknown
 	}
-	return inNetworks(r.sources, src) || r.deny && slices.ContainsFunc(r.sources, src.Overlaps)
+	return no
 }
 
 func inNetworks(list []netip.Prefix, src netip.Prefix) bool {
@@ -123,18 +133,18 @@ func inNetworks(list []netip.Prefix, src netip.Prefix) bool {
 	return false
 }
 
-// open tells whether the access lies in the rule's windows; of a rule that denies, whether it touches one.
-func (r *rule) open(q *query) bool {
+// open tells whether the access lies in the rule's windows. An emergency keeps no hours, but for those of rules that deny.
+func (r *rule) open(q *query) verdict {
 	switch {
-	case len(r.windows) == 0:
-		return true
-	case r.deny:
-		return touches(r.windows, q.start, q.end)
+	case len(r.windows) == 0 || q.ask.BreakGlass && !r.deny || within(r.windows, q.start, q.end):
+		return yes
+	case touches(r.windows, q.start, q.end):
+		return unknown
 	}
-	return within(r.windows, q.start, q.end)
+	return no
 }
 
-// conditionHolds judges the condition. What cannot be judged holds for a rule that denies alone.
+// conditionHolds judges the condition. What cannot be judged is noted, and holds for a rule that denies alone.
 func (r *rule) conditionHolds(q *query) bool {
 	if r.when == nil {
 		return true
@@ -158,15 +168,33 @@ func (r *rule) asks(q *query) bool {
 	return r.everybody || r.requesters.lists(q.who, q.member)
 }
 
-// matches judges all but the scope, what costs least first. An emergency keeps no hours.
-func (r *rule) matches(q *query) bool {
-	return r.covers(q.target) && r.asks(q) && r.from(q.source) &&
-		(q.ask.BreakGlass && !r.deny || r.open(q)) && r.conditionHolds(q)
+// bears tells how all but the rule's scope bears on what is asked, what costs least first: yes where it is about all of it, unknown where
+// it is about a part of it or its condition could not be judged.
+func (r *rule) bears(q *query) verdict {
+	v := r.covers(q.target)
+	if v == no || !r.asks(q) {
+		return no
+	}
+	if v = min(v, r.from(q.source)); v == no {
+		return no
+	}
+	if v = min(v, r.open(q)); v == no {
+		return no
+	}
+	delete(q.judged, r) // of another target
+	switch {
+	case r.conditionHolds(q):
+		return v
+	case q.judged[r] != nil:
+		return unknown
+	}
+	return no
 }
 
-// judge appends the rules that permit the target, and returns the first that denies it.
+// judge appends the rules that bear on the target where one of them permits it, and returns the first that denies it.
 func (s *Set) judge(q *query, out []*rule) ([]*rule, *rule) {
 	unknownTo := 0 // rules before it are in a scope that is not known
+	permitted, n := false, len(out)
 	for i := 0; i < len(s.rules); {
 		v := s.scopes[i].matches(q)
 		if v == no {
@@ -177,13 +205,17 @@ func (s *Set) judge(q *query, out []*rule) ([]*rule, *rule) {
 			unknownTo = max(unknownTo, s.scopes[i].end)
 		}
 		r := &s.rules[i]
-		if (r.deny || i >= unknownTo) && r.matches(q) {
+		if v := r.bears(q); v != no {
 			if r.deny {
-				return out, r
+				return out[:n], r
 			}
+			permitted = permitted || v == yes && i >= unknownTo
 			out = append(out, r)
 		}
 		i++
+	}
+	if !permitted {
+		out = out[:n]
 	}
 	return out, nil
 }
@@ -217,8 +249,8 @@ func (a *auto) approves(q *query) bool {
 	return err == nil && ok
 }
 
-// Decide returns the limits within which the ask is allowed, or why it is not. Each target is judged by all rules that match it;
-// the limits of all of them are combined so that the strictest wins (P6). The limits come with the error where it is the limits
+// Decide returns the limits within which the ask is allowed, or why it is not. Each target is judged by all rules that bear on it; one of
+// them must hold for all that is asked, and the limits of all of them are combined so that the strictest wins (P6). The limits come with the error where it is the limits
 // that refuse. With BreakGlass only rules whose break_glass lists the requester allow, and no approval is needed.
 func (s *Set) Decide(a access.Ask, now time.Time) (access.Limits, error) {
 	if strings.TrimSpace(a.Requester) == "" {

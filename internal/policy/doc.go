@@ -3,6 +3,6 @@
 // many may ask it at once.
 //
 // Of the rules that match an ask all count, so that the strictest wins; a rule that denies beats all; where none matches, the ask is
-// denied (promise P6). What cannot be judged (an unknown tag, a condition that fails) does not match a rule that permits, and matches
-// one that denies. Nothing in a policy's text is trusted: what is not understood in full is refused, with every fault and its place.
+// denied (promise P6). A rule that is about a part of what is asked, or of which that cannot be judged (an unknown tag, a condition that
+// fails), permits nothing, and what it asks for holds; one that denies then denies. Nothing in a policy's text is trusted: what is not understood in full is refused, with every fault and its place.
 package policy

@@ -80,13 +80,13 @@ func (r *rule) against(q *query) []string {
 	var out []string
 	if r.protocol != "" && r.protocol != q.target.Protocol {
 		out = append(out, fmt.Sprintf("it is for %s, not %s", r.protocol, q.target.Protocol))
-	} else if !r.covers(q.target) {
+	} else if r.covers(q.target) != yes {
 		out = append(out, fmt.Sprintf("it is for port %s, not %s", joined(r.ports), q.target.Ports))
 	}
-	if !r.from(q.source) {
+	if r.from(q.source) != yes {
 		out = append(out, fmt.Sprintf("source %s does not lie in %s", q.source, joined(r.sources)))
 	}
-	if !q.ask.BreakGlass && !r.open(q) {
+	if r.open(q) != yes {
 		out = append(out, fmt.Sprintf("the access from %s to %s does not lie within %s", access.Clock(q.start), access.Clock(q.end), r.windowText()))
 	}
 	if len(out) == 0 && r.when != nil { // what is not about it at all need not be judged
@@ -104,11 +104,11 @@ func (r *rule) instead(q *query) string {
 	switch {
 	case r.protocol != "" && r.protocol != q.target.Protocol:
 		return fmt.Sprintf("ask for %s", r.protocol)
-	case !r.covers(q.target):
+	case r.covers(q.target) != yes:
 		return fmt.Sprintf("ask for port %s, one range at a time", joined(r.ports))
-	case !r.from(q.source):
+	case r.from(q.source) != yes:
 		return fmt.Sprintf("ask from an address in %s", joined(r.sources))
-	case !q.ask.BreakGlass && !r.open(q):
+	case r.open(q) != yes:
 		if at, ok := next(r.windows, q.start, q.ask.Terms.Duration); ok && !q.ask.Extension {
 			return fmt.Sprintf("ask with --at %s", at.UTC().Format("2006-01-02T15:04Z"))
 		}
