@@ -1,6 +1,7 @@
 package app_test
 
 import (
+	"net"
 	"net/netip"
 	"regexp"
 	"strings"
@@ -11,8 +12,9 @@ import (
 	"github.com/curfew-jit/curfew/internal/access"
 	"github.com/curfew-jit/curfew/internal/app"
 	"github.com/curfew-jit/curfew/internal/client"
+	"github.com/curfew-jit/curfew/internal/clock"
 	"github.com/curfew-jit/curfew/internal/config"
-	"github.com/curfew-jit/curfew/internal/notify/slacktest"
+	"github.com/curfew-jit/curfew/internal/slacksim"
 )
 
 // as is a client of a demo's account.
@@ -50,7 +52,7 @@ func until(t *testing.T, what string, f func() bool) {
 // The whole way of an approval in Slack, over a workspace that checks what Slack would: who presses is somebody here only once they
 // have said so themselves, signed in; and then no more than they are.
 func TestAnApprovalInSlack(t *testing.T) {
-	s := slacktest.New()
+	s := startSlack(t)
 	defer s.Close()
 	a, err := startServer(t, config.Notify{Channels: []config.NotifyChannel{{Name: "ops", Type: "slack", All: true, API: s.URL, SlackChannel: s.Channel,
 		TokenFile: secretFile(t, s.Token), SigningFile: secretFile(t, s.Secret), AllowPrivate: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}}}})
@@ -58,12 +60,12 @@ func TestAnApprovalInSlack(t *testing.T) {
 		t.Fatal(err)
 	}
 	must[api.ProtectPlan](t)(as(t, a, "admin").Protect(t.Context(), api.ProtectInput{VMs: []string{"web-01"}}))
-	ask := func(d time.Duration) (api.Request, slacktest.Message) {
+	ask := func(d time.Duration) (api.Request, slacksim.Message) {
 		t.Helper()
 		before := len(s.Messages())
 		r := must[api.Request](t)(as(t, a, "requester").CreateRequest(t.Context(), api.RequestInput{VMs: []string{"web-01"}, Source: "203.0.113.9", Duration: api.Duration(d),
 			Reason: "INC-4711 <!channel>"}, ""))
-		var m slacktest.Message
+		var m slacksim.Message
 		until(t, "the message about "+r.ID, func() bool {
 			for _, m = range s.Messages()[before:] {
 				if strings.Contains(m.Buttons()["approve"], r.ID) {
@@ -75,7 +77,7 @@ func TestAnApprovalInSlack(t *testing.T) {
 		return r, m
 	}
 	target := a.URL + "/v1/slack/actions"
-	press := func(m slacktest.Message, action, user string) slacktest.Answer {
+	press := func(m slacksim.Message, action, user string) slacksim.Answer {
 		t.Helper()
 		n := len(s.Answers())
 		if code, err := s.Press(t.Context(), target, m, action, user, time.Now()); err != nil || code != 200 {
@@ -145,7 +147,7 @@ func TestAnApprovalInSlack(t *testing.T) {
 		t.Errorf("a requester approves: %q", answer.Text)
 	}
 	own := must[api.Request](t)(as(t, a, "both").CreateRequest(t.Context(), api.RequestInput{VMs: []string{"web-01"}, Source: "203.0.113.77", Duration: api.Duration(time.Hour), Reason: "mine"}, ""))
-	var mine slacktest.Message
+	var mine slacksim.Message
 	until(t, "the message about one's own", func() bool {
 		for _, mine = range s.Messages() {
 			if strings.Contains(mine.Buttons()["approve"], own.ID) {
@@ -200,4 +202,13 @@ func TestAnApprovalInSlack(t *testing.T) {
 	if len(s.Rejected()) > 0 {
 		t.Errorf("Slack refused %v", s.Rejected())
 	}
+}
+
+func startSlack(t *testing.T) *slacksim.Slack {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return slacksim.New(l, clock.System{}.Now)
 }

@@ -35,6 +35,7 @@ var never = map[string][]string{
 	"internal/reconcile": {"internal/server", "internal/cli", "internal/client", "internal/sim"},
 	"internal/policy":    {"internal/broker", "internal/server", "internal/store", "internal/azure", "internal/sim", "internal/cli"},
 	"internal/notify":    {"internal/broker", "internal/server", "internal/store", "internal/azure", "internal/cli", "internal/enforce"},
+	"internal/slacksim":  {"internal/notify", "internal/broker", "internal/server", "internal/access"},
 	"internal/identity":  {"internal/server", "internal/store", "internal/cli", "internal/client", "internal/enforce/nsg", "internal/sim", "internal/devissuer"},
 	"internal/devissuer": {"internal/identity", "internal/server", "internal/broker", "internal/access", "internal/store", "internal/cli", "internal/client", "internal/azure"},
 	"internal/server":    {"internal/cli", "internal/client", "internal/reconcile", "internal/sim", "internal/store"},

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/url"
 	"slices"
@@ -16,7 +17,7 @@ import (
 	"github.com/curfew-jit/curfew/internal/access"
 	"github.com/curfew-jit/curfew/internal/clock"
 	"github.com/curfew-jit/curfew/internal/notify"
-	"github.com/curfew-jit/curfew/internal/notify/slacktest"
+	"github.com/curfew-jit/curfew/internal/slacksim"
 	"github.com/curfew-jit/curfew/internal/store/storetest"
 )
 
@@ -51,7 +52,7 @@ func words(t testing.TB, own ...notify.Template) *notify.Words {
 	return w
 }
 
-func slack(t testing.TB, s *slacktest.Slack, m notify.Memory, own ...notify.Template) *notify.Slack {
+func slack(t testing.TB, s *slacksim.Slack, m notify.Memory, own ...notify.Template) *notify.Slack {
 	t.Helper()
 	ch, err := notify.NewSlack(notify.SlackOptions{Name: "ops", API: s.URL, Token: secretFile(t, s.Token), Channel: s.Channel, Interactive: true, Words: words(t, own...),
 		Guard: notify.Guard{Allow: loopback}, Memory: m, Clock: clock.System{}})
@@ -89,7 +90,7 @@ func approved(r *access.Request) {
 }
 
 func TestSlackKeepsOneMessageForARequest(t *testing.T) {
-	s := slacktest.New()
+	s := startSlack(t)
 	defer s.Close()
 	mem := &memory{docs: map[string]json.RawMessage{}}
 	ch := slack(t, s, mem)
@@ -151,22 +152,22 @@ func TestSlackKeepsOneMessageForARequest(t *testing.T) {
 }
 
 func TestWhatSlackAnswers(t *testing.T) {
-	s := slacktest.New()
+	s := startSlack(t)
 	defer s.Close()
 	mem := &memory{docs: map[string]json.RawMessage{}}
 	ch := slack(t, s, mem)
 	for _, c := range []struct {
-		fault slacktest.Fault
+		fault slacksim.Fault
 		want  string
 		final bool
 		after time.Duration
 	}{
-		{slacktest.Fault{Status: 429, After: "30"}, "it answered 429", false, 30 * time.Second},
-		{slacktest.Fault{Error: "ratelimited", After: "7"}, "Slack says ratelimited", false, 7 * time.Second},
-		{slacktest.Fault{Error: "invalid_auth"}, "Slack says invalid_auth", false, 0},
-		{slacktest.Fault{Error: "invalid_blocks"}, "Slack says invalid_blocks", true, 0},
-		{slacktest.Fault{Status: 500, Error: "internal_error"}, "it answered 500", false, 0},
-		{slacktest.Fault{Lost: true}, "the connection was cut", false, 0},
+		{slacksim.Fault{Status: 429, After: "30"}, "it answered 429", false, 30 * time.Second},
+		{slacksim.Fault{Error: "ratelimited", After: "7"}, "Slack says ratelimited", false, 7 * time.Second},
+		{slacksim.Fault{Error: "invalid_auth"}, "Slack says invalid_auth", false, 0},
+		{slacksim.Fault{Error: "invalid_blocks"}, "Slack says invalid_blocks", true, 0},
+		{slacksim.Fault{Status: 500, Error: "internal_error"}, "it answered 500", false, 0},
+		{slacksim.Fault{Lost: true}, "the connection was cut", false, 0},
 	} {
 		s.Fail(c.fault)
 		_, err := ch.Send(t.Context(), story(notify.RequestCreated, 1, nil))
@@ -192,7 +193,7 @@ func TestWhatSlackAnswers(t *testing.T) {
 const hostile = "<!channel> <@U123|boss> <https://evil.example|click> *bold* _x_ @here https://evil.example/a \u202Egnp.exe\u200B\u2066 \x1b[31m\r\nApproved by: bob `code` &lt;!here&gt; :sos:"
 
 func TestHostileReasonsAreOnlyText(t *testing.T) {
-	s := slacktest.New()
+	s := startSlack(t)
 	defer s.Close()
 	ch := slack(t, s, &memory{docs: map[string]json.RawMessage{}}, notify.Template{Title: "*{{.Who}}* {{.Reason}}", Body: "{{.Reason}} {{.Message}}"})
 	n := story(notify.RequestCreated, 1, func(r *access.Request) { r.Reason, r.Requester = hostile, "<!everyone>" })
@@ -369,9 +370,9 @@ func TestPressesThatAreNotOurs(t *testing.T) {
 }
 
 func FuzzSlackPress(f *testing.F) {
-	s := slacktest.New()
+	s := startSlack(f)
 	defer s.Close()
-	f.Add(s.Payload(slacktest.Message{TS: "1.1", Blocks: []map[string]any{{"type": "actions", "elements": []any{map[string]any{"action_id": "approve", "value": "1|r-1|" + strings.Repeat("ab", 16) + "|0"}}}}}, "approve", "U1"))
+	f.Add(s.Payload(slacksim.Message{TS: "1.1", Blocks: []map[string]any{{"type": "actions", "elements": []any{map[string]any{"action_id": "approve", "value": "1|r-1|" + strings.Repeat("ab", 16) + "|0"}}}}}, "approve", "U1"))
 	f.Add([]byte("payload={}"))
 	f.Fuzz(func(t *testing.T, body []byte) {
 		p, err := notify.ParseSlackPress(body)
@@ -389,7 +390,7 @@ func FuzzSlackPress(f *testing.F) {
 }
 
 func TestAnswersGoToSlackAlone(t *testing.T) {
-	s := slacktest.New()
+	s := startSlack(t)
 	defer s.Close()
 	own := notify.NewSlackResponder(s.URL, notify.Guard{Allow: loopback})
 	real := notify.NewSlackResponder("", notify.Guard{Allow: loopback})
@@ -402,4 +403,14 @@ func TestAnswersGoToSlackAlone(t *testing.T) {
 	if err := own.Respond(t.Context(), "https://hooks.slack.com/x", notify.SlackResponse{Text: "x"}); err == nil {
 		t.Error("with an API of its own answers go there alone")
 	}
+}
+
+// startSlack starts a stand-in for Slack; it is closed by whoever asked.
+func startSlack(t testing.TB) *slacksim.Slack {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return slacksim.New(l, clock.System{}.Now)
 }

@@ -1,6 +1,7 @@
-// Package slacktest stands in for Slack: a server that checks what Slack's documentation says that Slack checks, keeps messages, and
-// presses buttons with signed calls. It shares no code with what it checks.
-package slacktest
+// Package slacksim stands in for Slack: a server that checks what Slack's documentation says that Slack checks, keeps messages, and
+// presses buttons with signed calls. The demo has one, with a page to look at and to press on; tests use the same. It shares no code
+// with what it checks.
+package slacksim
 
 import (
 	"bytes"
@@ -11,8 +12,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
-	"net/http/httptest"
 	"net/url"
 	"strconv"
 	"strings"
@@ -29,13 +30,19 @@ type Slack struct {
 	Team    string
 	Channel string
 
-	srv      *httptest.Server
+	// Target is where presses on the page go: the app's Interactivity Request URL. Users may press there, by name.
+	Target string
+	Users  []string
+
+	srv      *http.Server
+	page     string
+	now      func() time.Time
 	mu       sync.Mutex
 	n        int
 	messages map[string]*Message
 	order    []string
 	answers  []Answer
-	urls     map[string]string // token of a response URL -> ts of the message
+	urls     map[string]press // by token of the response URL
 	fail     []Fault
 	rejected []string
 	calls    int
@@ -59,25 +66,45 @@ type Message struct {
 // Answer is what an app sent to a response URL.
 type Answer struct {
 	TS        string // of the message whose button was pressed
+	User      string // who pressed it
 	Ephemeral bool
 	Replace   bool
 	Text      string
 }
 
-// New starts one; Close ends it.
-func New() *Slack {
-	s := &Slack{Token: "xoxb-test-token", Secret: "8f742231b10e8888abcd99yyyzzz85a5", Team: "T0123456789", Channel: "C0123456789", messages: map[string]*Message{}, urls: map[string]string{}}
+// press is one whose answers are awaited.
+type press struct{ ts, user string }
+
+// New starts one on a listener, which it closes at the end; now dates the presses on its page.
+func New(l net.Listener, now func() time.Time) *Slack {
+	s := &Slack{Token: "xoxb-test-token", Secret: "8f742231b10e8888abcd99yyyzzz85a5", Team: "T0123456789", Channel: "C0123456789", messages: map[string]*Message{}, urls: map[string]press{}, now: now}
 	mux := http.NewServeMux()
+	s.pages(mux)
 	mux.HandleFunc("POST /api/chat.postMessage", s.api(s.postMessage))
 	mux.HandleFunc("POST /api/chat.update", s.api(s.update))
 	mux.HandleFunc("POST /actions/{token}", s.respond)
-	s.srv = httptest.NewServer(mux)
-	s.URL = s.srv.URL + "/api"
+	s.page = "http://" + l.Addr().String()
+	s.URL = s.page + "/api"
+	s.srv = &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
+	go func() { _ = s.srv.Serve(l) }() // ends with Close
 	return s
 }
 
+// Page is the URL of what a person can look at.
+func (s *Slack) Page() string { return s.page + "/" }
+
+// UserID is the id of a user of that name.
+func UserID(name string) string {
+	return "U0" + strings.ToUpper(strings.Map(func(r rune) rune {
+		if r >= 'a' && r <= 'z' || r >= '0' && r <= '9' {
+			return r
+		}
+		return -1
+	}, strings.ToLower(name)))
+}
+
 // Close ends it.
-func (s *Slack) Close() { s.srv.Close() }
+func (s *Slack) Close() { _ = s.srv.Close() }
 
 // Fail has the next calls answered so, one each.
 func (s *Slack) Fail(f ...Fault) {
@@ -299,7 +326,8 @@ func (s *Slack) respond(w http.ResponseWriter, r *http.Request) {
 	body, _ := io.ReadAll(io.LimitReader(r.Body, 1<<20))
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	ts, ok := s.urls[r.PathValue("token")]
+	from, ok := s.urls[r.PathValue("token")]
+	ts := from.ts
 	var in map[string]any
 	if !ok || json.Unmarshal(body, &in) != nil {
 		s.rejected = append(s.rejected, "an answer to no press")
@@ -313,7 +341,7 @@ func (s *Slack) respond(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	replace, _ := in["replace_original"].(bool)
-	s.answers = append(s.answers, Answer{TS: ts, Ephemeral: text(in["response_type"]) == "ephemeral", Replace: replace, Text: m.Text})
+	s.answers = append(s.answers, Answer{TS: ts, User: from.user, Ephemeral: text(in["response_type"]) == "ephemeral", Replace: replace, Text: m.Text})
 	if old := s.messages[ts]; old != nil && replace {
 		old.Text, old.Blocks = m.Text, m.Blocks
 		old.Edits++
@@ -368,12 +396,12 @@ func (s *Slack) Payload(m Message, action, user string) []byte {
 	s.mu.Lock()
 	s.n++
 	token := fmt.Sprintf("r%d", s.n)
-	s.urls[token] = m.TS
+	s.urls[token] = press{m.TS, user}
 	s.mu.Unlock()
 	p := map[string]any{"type": "block_actions", "team": map[string]any{"id": s.Team, "domain": "acme"},
 		"user":    map[string]any{"id": user, "username": "the-boss", "name": "the-boss", "team_id": s.Team},
 		"channel": map[string]any{"id": s.Channel}, "container": map[string]any{"type": "message", "message_ts": m.TS, "channel_id": s.Channel},
-		"api_app_id": "A0123456789", "trigger_id": "1.2.3", "response_url": s.srv.URL + "/actions/" + token,
+		"api_app_id": "A0123456789", "trigger_id": "1.2.3", "response_url": s.page + "/actions/" + token,
 		"actions": []any{map[string]any{"type": "button", "action_id": action, "block_id": "b", "value": m.Buttons()[action], "action_ts": "1700000001.000000"}}}
 	b, _ := json.Marshal(p)
 	return []byte(url.Values{"payload": {string(b)}}.Encode())
