@@ -90,7 +90,10 @@ func (b *builder) bypass(ctx context.Context, x scan.Finding) {
 			continue
 		}
 		why := fmt.Sprintf("%s, before the deny of just-in-time access", strings.Join(by, "; "))
-		next := "narrow that rule, or let Curfew protect the machine: leave --backend defender out"
+		next := fmt.Sprintf("curfew protect %s --port %d", x.Resource, p.Port)
+		if b.o.Backend == Defender {
+			next = "narrow that rule, or let Curfew protect the machine: leave --backend defender out"
+		}
 		for _, w := range b.windows(x.Resource, p) {
 			name := b.names.of(w.nsg) + "/" + w.rule
 			switch s := b.steps[azure.Key(w.nsg)]; {

@@ -10,13 +10,14 @@
 package fix
 
 import (
+	"cmp"
 	"context"
 	"errors"
-	"log/slog"
 	"net/netip"
 	"time"
 
 	"github.com/curfew-jit/curfew/api"
+	"github.com/curfew-jit/curfew/internal/access"
 	"github.com/curfew-jit/curfew/internal/azure"
 	"github.com/curfew-jit/curfew/internal/clock"
 	"github.com/curfew-jit/curfew/internal/scan"
@@ -40,7 +41,6 @@ type Config struct {
 	Undo    string    // path of the undo file; "": nothing is kept, and narrowing rules of others is refused (P3)
 	By      string    // who does it, for the undo file
 	Clock   clock.Clock
-	Log     *slog.Logger
 }
 
 // Backend is how just-in-time access is switched on.
@@ -61,7 +61,7 @@ type Options struct {
 	Backend     Backend        // "" is Curfew
 	JITMax      time.Duration  // longest access time of a just-in-time policy; 0: three hours for a new one, as it is for one that stands
 	JITFrom     []netip.Prefix // sources that may ask; none: any for a new one, as it is for one that stands
-	JITLimit    time.Duration  // longest time that the scan tolerates; 0: JITMax
+	JITLimit    time.Duration  // longest time that the scan tolerates; 0: scan.DefaultLongestJIT
 	Delay       time.Duration  // notice of termination; 0: five minutes, or LeastDelay where that is longer
 	LeastDelay  time.Duration  // the least that the scan asks for; 0: five minutes
 	Upgrade     bool           // bring the instances of Manual scale sets, and the machines of Flexible ones, to the model
@@ -88,9 +88,6 @@ func New(c Config) (*Fixer, error) {
 	}
 	if c.Clock == nil {
 		c.Clock = clock.System{}
-	}
-	if c.Log == nil {
-		c.Log = slog.New(slog.DiscardHandler)
 	}
 	if c.By == "" {
 		c.By = "fix"
@@ -119,6 +116,9 @@ func (o Options) normal() (Options, error) {
 	}
 	if o.JITMax != 0 && (o.JITMax < 5*time.Minute || o.JITMax > 24*time.Hour) {
 		return o, invalid("max", "a longest access time of %s is not possible in a just-in-time policy", "choose five minutes to one day: --max 3h", o.JITMax)
+	}
+	if limit := cmp.Or(o.JITLimit, scan.DefaultLongestJIT); o.JITMax > limit {
+		return o, invalid("max", "a longest access time of %s is longer than the %s that the scan tolerates", "choose at most "+access.Duration(limit).String()+", or let the scan tolerate more: --longest-jit", access.Duration(o.JITMax), access.Duration(limit))
 	}
 	if o.Unavailable == 0 {
 		o.Unavailable = 20

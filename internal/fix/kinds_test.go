@@ -367,3 +367,24 @@ func TestWholeGroup(t *testing.T) {
 		t.Errorf("rules: %s\nwant: %s", got, want)
 	}
 }
+
+// What a person asks for and could not put the finding right is refused before anything is read.
+func TestOptionsAreRefused(t *testing.T) {
+	w := newWorld(t, shop().JSON())
+	for text, o := range map[string]fix.Options{
+		"longer than the 3h that the scan tolerates": {JITMax: 4 * time.Hour},
+		"longer than the 2h that the scan tolerates": {JITMax: 3 * time.Hour, JITLimit: 2 * time.Hour},
+		"shorter than the least":                     {Delay: 5 * time.Minute, LeastDelay: 10 * time.Minute},
+		"a notice of termination of 20m0s":           {Delay: 20 * time.Minute},
+		"101 percent":                                {Unavailable: 101},
+		"does not name a rule":                       {RemoveDefender: []string{"rule"}},
+		"is not known":                               {Backend: "magic"},
+	} {
+		if _, err := w.fixer().Plan(t.Context(), nil, o); err == nil || !strings.Contains(err.Error(), text) {
+			t.Errorf("%+v: %v, want %q", o, err, text)
+		}
+	}
+	if _, err := w.fixer().Plan(t.Context(), nil, fix.Options{JITMax: 8 * time.Hour, JITLimit: 8 * time.Hour}); err != nil {
+		t.Error(err)
+	}
+}

@@ -48,20 +48,19 @@ type Step struct {
 	Loses    []string `json:"loses,omitempty"` // who loses access
 	Notes    []string `json:"notes,omitempty"` // what it does not do, and what else is to be known
 
-	name         string // what Resource is called in words
-	subscription string
-	needs        []need
-	removing     map[string]bool
-	consents     map[string]bool
-	protect      api.ProtectInput
-	planned      []api.Change    // of a protection: what protect would write as everything stands
-	bare         []string        // of a protection that makes groups: interfaces without one
-	first        bool            // a group that is written before the protections: they find room in what it leaves
-	spare        int             // as of a group
-	taken        map[int]bool    // the same
-	already      map[string]bool // machines that were protected before, by key
-	policy       *policyWork
-	events       *eventsWork
+	name     string // what Resource is called in words
+	needs    []need
+	removing map[string]bool
+	consents map[string]bool
+	protect  api.ProtectInput
+	planned  []api.Change    // of a protection: what protect would write as everything stands
+	bare     []string        // of a protection that makes groups: interfaces without one
+	first    bool            // a group that is written before the protections: they find room in what it leaves
+	spare    int             // as of a group
+	taken    map[int]bool    // the same
+	already  map[string]bool // machines that were protected before, by key
+	policy   *policyWork
+	events   *eventsWork
 }
 
 // Left is a finding that is not put right, with the reason and the next step.
@@ -227,12 +226,7 @@ func (b *builder) group(ctx context.Context, id string) (*Step, *group, error) {
 		b.nsgErr[key] = err
 		return nil, nil, err
 	}
-	parsed, err := azure.ParseID(id)
-	if err != nil {
-		b.nsgErr[key] = err
-		return nil, nil, err
-	}
-	s := &Step{Kind: GroupStep, Resource: n.ID, name: b.names.of(n.ID), subscription: parsed.Subscription, removing: map[string]bool{}, consents: consents(b.o.ReplaceRules, id)}
+	s := &Step{Kind: GroupStep, Resource: n.ID, name: b.names.of(n.ID), removing: map[string]bool{}, consents: consents(b.o.ReplaceRules, id)}
 	g := newGroup(n, s.name, s.removing, s.consents, b.now)
 	g.taken = b.takenBy(key)
 	b.steps[key], b.groups[key] = s, g
@@ -390,18 +384,17 @@ func (b *builder) shut(ctx context.Context, x scan.Finding, n need) {
 				continue
 			}
 			if !withConsent {
-				if g.consents = nil; b.groups.place(key, n) != nil {
-					g.consents = s.consents
-					continue
-				}
-				g.consents = s.consents
-			} else if o := b.groups.place(key, n); o != nil {
-				why = append(why, o)
-				continue
+				g.consents = nil
 			}
-			s.needs = append(s.needs, n)
-			s.finding(x.ID)
-			return
+			o := b.groups.place(key, n)
+			if g.consents = s.consents; o == nil {
+				s.needs = append(s.needs, n)
+				s.finding(x.ID)
+				return
+			}
+			if withConsent {
+				why = append(why, o)
+			}
 		}
 	}
 	if len(why) == 0 {

@@ -23,7 +23,6 @@ type policyWork struct {
 	narrow bool             // machines in it are to be narrowed
 	max    time.Duration
 	from   []string
-	found  map[string]string // finding by machine
 }
 
 // ports merges one machine into what a policy says of it. It returns nil where nothing changes.
@@ -162,13 +161,12 @@ func (b *builder) policyStep(id string) *Step {
 			return s
 		}
 	}
-	w := &policyWork{add: map[string][]int{}, max: b.o.JITMax, found: map[string]string{}}
+	w := &policyWork{add: map[string][]int{}, max: b.o.JITMax}
 	for _, p := range b.o.JITFrom {
 		w.from = append(w.from, p.String())
 	}
 	s := &Step{Kind: JITPolicyStep, Resource: id, Title: "just-in-time policy " + b.names.of(id), policy: w}
 	if parsed, err := azure.ParseID(id); err == nil { // most are called default, and some are yet to be
-		s.subscription = parsed.Subscription
 		if !strings.Contains(b.names.of(id), "/") {
 			s.Title = fmt.Sprintf("just-in-time policy %s/%s", parsed.Group, parsed.Name())
 		}

@@ -16,20 +16,22 @@ import (
 	"github.com/curfew-jit/curfew/internal/scan"
 )
 
-// protections plans just-in-time access: for machines that lack it, for those where it is bypassed, and for those without a group. It
-// returns the findings that are covered by it.
-func (b *builder) protections(ctx context.Context, by map[scan.RuleID][]scan.Finding) (map[string]bool, error) {
-	type job struct {
-		findings []scan.Finding
-		ports    map[uint16]bool
-		create   bool
-	}
+// job is what protect, or a policy of Defender, is to do for one machine.
+type job struct {
+	findings []scan.Finding
+	ports    map[uint16]bool
+	create   bool // it has no group: one is made
+}
+
+// jobs gathers which machines need just-in-time access on which ports. Bypassed ones that have a window are put aside, for protect would
+// shut it, and with Defender's policies all that are bypassed: a policy does not shut what an earlier allow lets in.
+func (b *builder) jobs(by map[scan.RuleID][]scan.Finding) map[string]*job {
 	jobs := map[string]*job{}
-	covered := map[string]bool{}
 	for _, r := range []scan.RuleID{scan.VMJITMissing, scan.VMJITIneffective, scan.VMNoNSG, scan.VMPortExposed} {
 		for _, x := range by[r] {
-			if r == scan.VMJITIneffective && (b.o.Backend == Defender || slices.ContainsFunc(x.Evidence.Ports, func(p scan.PortEvidence) bool { return len(b.windows(x.Resource, p)) > 0 })) {
-				b.bypasses = append(b.bypasses, x) // a policy does not shut what an earlier allow lets in, and protect would shut the windows
+			window := func(p scan.PortEvidence) bool { return len(b.windows(x.Resource, p)) > 0 }
+			if r == scan.VMJITIneffective && (b.o.Backend == Defender || slices.ContainsFunc(x.Evidence.Ports, window)) {
+				b.bypasses = append(b.bypasses, x)
 				continue
 			}
 			key := azure.Key(x.Resource)
@@ -44,22 +46,31 @@ func (b *builder) protections(ctx context.Context, by map[scan.RuleID][]scan.Fin
 			j.findings = append(j.findings, x)
 			j.create = j.create || r == scan.VMNoNSG
 			for _, p := range x.Evidence.Ports {
-				if strings.EqualFold(p.Protocol, "udp") {
+				needed := true
+				switch {
+				case strings.EqualFold(p.Protocol, "udp"):
 					b.left(x, fmt.Sprintf("curfew protect %s --port %d/udp", x.Resource, p.Port), "port %d of it is one of UDP, and fix shuts TCP alone", p.Port)
-					continue
+					needed = false
+				case r == scan.VMPortExposed:
+					needed = p.Exposure == scan.ExposedInternet && !window(p) // a deny to the Internet stands behind a window
+				case r == scan.VMNoNSG:
+					needed = p.Exposure == scan.ExposedInternet
+				case r == scan.VMJITMissing:
+					needed = p.ProtectedBy == ""
 				}
-				if r == scan.VMPortExposed && p.Exposure != scan.ExposedInternet || r == scan.VMJITMissing && p.ProtectedBy != "" {
-					continue
-				}
-				if r == scan.VMPortExposed && len(b.windows(x.Resource, p)) > 0 { // a deny to the Internet stands behind them
-					continue
-				}
-				if r != scan.VMNoNSG || p.Exposure == scan.ExposedInternet {
+				if needed {
 					j.ports[p.Port] = true
 				}
 			}
 		}
 	}
+	return jobs
+}
+
+// protections plans just-in-time access: for machines that lack it, for those where it is bypassed, and for those without a group. It
+// returns the findings that are covered by it.
+func (b *builder) protections(ctx context.Context, by map[scan.RuleID][]scan.Finding) (map[string]bool, error) {
+	jobs, covered := b.jobs(by), map[string]bool{}
 	inputs := map[string]*api.ProtectInput{}
 	of := map[string][]scan.Finding{}
 	for _, key := range slices.Sorted(maps.Keys(jobs)) {
@@ -289,9 +300,6 @@ const networkExempt = "virtual-network"
 
 func (b *builder) protectStep(in api.ProtectInput, plan api.ProtectPlan, of map[string][]scan.Finding, covered map[string]bool) *Step {
 	s := &Step{Kind: Protection, Resource: in.VMs[0], protect: in, already: map[string]bool{}, Title: "just-in-time access for " + b.machines(in.VMs, 4)}
-	if id, err := azure.ParseID(in.VMs[0]); err == nil {
-		s.subscription = id.Subscription
-	}
 	if in.CreateNSG {
 		s.bare = b.bareNICs(in.VMs)
 	}
@@ -486,60 +494,4 @@ func writesOf(p api.ProtectPlan) map[string]bool {
 		out[what] = true
 	}
 	return out
-}
-
-// removal plans that a rule past its end, or without an owner, is taken out: ours by its name, Defender's with consent.
-func (b *builder) removal(ctx context.Context, x scan.Finding) {
-	for _, r := range x.Evidence.Rules {
-		s, g, err := b.group(ctx, r.NSG)
-		if err != nil {
-			b.unread(x, err)
-			continue
-		}
-		have, ok := g.read.Rule(r.Rule)
-		if !ok {
-			continue
-		}
-		h, ours := enforce.ParseName(have.Name)
-		switch {
-		case ours && h.Kind == enforce.KindAllow && b.now.Before(h.End):
-			b.left(x, "run fix again after its end", "%s has an end that is still to come", have.Name)
-			continue
-		case ours:
-		case isDefenderAllow(have) && x.Rule == scan.RuleOverdue:
-			if !consents(b.o.RemoveDefender, r.NSG)[strings.ToLower(have.Name)] {
-				b.left(x, fmt.Sprintf("consent to it: --remove-defender-rule %s/%s", s.name, have.Name), "Defender wrote %s, and it is Defender's to remove", have.Name)
-				continue
-			}
-			if b.running(have) {
-				b.left(x, "run fix again when the request is over", "a request of Defender's may still run for %s", have.Name)
-				continue
-			}
-		default:
-			b.left(x, "look at the rule, and remove it by hand", "%s is not ours by its name", have.Name)
-			continue
-		}
-		s.removing[strings.ToLower(have.Name)] = true
-		g.become(newGroup(g.read, s.name, s.removing, s.consents, b.now))
-		s.finding(x.ID)
-	}
-}
-
-// running tells whether a request of Defender's that is not over may stand behind one of its rules: one for the rule's port, wherever
-// it is for. A request whose end could not be read counts.
-func (b *builder) running(r azure.SecurityRule) bool {
-	for _, p := range b.e.Policies() {
-		for _, q := range p.Requests {
-			if strings.EqualFold(q.Status, "Revoked") || !q.End.IsZero() && !b.now.Before(q.End) {
-				continue
-			}
-			if slices.ContainsFunc(r.DestinationPorts, func(t string) bool {
-				pr, err := netsec.ParsePortRange(t)
-				return err == nil && pr.Contains(uint16(q.Port))
-			}) && (len(q.Sources) == 0 || slices.ContainsFunc(q.Sources, func(s string) bool { return slices.Contains(r.SourcePrefixes, s) })) {
-				return true
-			}
-		}
-	}
-	return false
 }

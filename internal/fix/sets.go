@@ -88,7 +88,7 @@ func (b *builder) sets(ctx context.Context, xs []scan.Finding) {
 			continue
 		}
 		w := &eventsWork{set: id.Is("Microsoft.Compute/virtualMachineScaleSets"), upgrade: b.o.Upgrade, percent: b.o.Unavailable, delay: b.o.Delay, least: b.o.LeastDelay}
-		s := &Step{Kind: MachineStep, Resource: x.Resource, subscription: id.Subscription, events: w, Title: "machine " + b.names.of(x.Resource)}
+		s := &Step{Kind: MachineStep, Resource: x.Resource, events: w, Title: "machine " + b.names.of(x.Resource)}
 		if w.set {
 			s.Kind, s.Title = ScaleSetStep, "scale set "+b.names.of(x.Resource)
 			err = b.set(ctx, s)
