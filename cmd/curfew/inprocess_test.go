@@ -23,6 +23,7 @@ type running struct {
 	clk    *clock.Manual
 	dir    string
 	server string
+	issuer string
 	cancel context.CancelFunc
 	ended  chan error
 }
@@ -37,7 +38,7 @@ func startDemo(t *testing.T, clk *clock.Manual, dir string) *running {
 			Out: w, Err: io.Discard, Clock: clk})
 		_ = w.Close()
 	}()
-	var line struct{ Server string }
+	var line struct{ Server, Issuer string }
 	ready := make(chan error, 1)
 	go func() { ready <- json.NewDecoder(out).Decode(&line) }()
 	for {
@@ -47,7 +48,7 @@ func startDemo(t *testing.T, clk *clock.Manual, dir string) *running {
 				cancel()
 				t.Fatalf("the demo did not start: %v, %v", err, <-r.ended)
 			}
-			r.server = line.Server
+			r.server, r.issuer = line.Server, line.Issuer
 			t.Cleanup(r.stop)
 			return r
 		case <-time.After(5 * time.Millisecond):
@@ -77,10 +78,23 @@ func (r *running) stop() {
 
 // main runs one command line, with the clock moving on, on a terminal if there is something to type.
 func (r *running) main(ctx context.Context, typed string, args ...string) (code int, stdout, stderr string) {
+	return r.with(ctx, cli.Env{}, typed, args...)
+}
+
+// with is main with more of an environment.
+func (r *running) with(ctx context.Context, e cli.Env, typed string, args ...string) (code int, stdout, stderr string) {
 	var out, errs bytes.Buffer
-	e := cli.Env{Stdin: strings.NewReader(typed), Stdout: &out, Stderr: &errs, Getenv: func(k string) string {
-		return map[string]string{"CURFEW_SERVER": r.server}[k]
-	}, Clock: r.clk, Location: time.UTC, Program: "curfew", Version: "test"}
+	if e.Getenv == nil {
+		e.Getenv = func(string) string { return "" }
+	}
+	getenv := e.Getenv
+	e.Getenv = func(k string) string {
+		if k == "CURFEW_SERVER" {
+			return r.server
+		}
+		return getenv(k)
+	}
+	e.Stdin, e.Stdout, e.Stderr, e.Clock, e.Location, e.Program, e.Version = strings.NewReader(typed), &out, &errs, r.clk, time.UTC, "curfew", "test"
 	e.Terminal.In, e.Terminal.Err = typed != "", typed != ""
 	done := make(chan struct{})
 	go func() {

@@ -4,12 +4,15 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -18,6 +21,7 @@ import (
 
 	"github.com/curfew-jit/curfew/internal/cli"
 	"github.com/curfew-jit/curfew/internal/clock"
+	"github.com/curfew-jit/curfew/internal/credential"
 )
 
 // version is set by the linker for releases.
@@ -37,7 +41,7 @@ func environment() cli.Env {
 		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
 		Getenv: os.Getenv, ReadFile: os.ReadFile,
 		Clock: clock.System{}, Location: time.Local,
-		Find: exec.LookPath, Run: run, Reach: reach,
+		Find: exec.LookPath, Run: run, Open: show, System: runtime.GOOS, Reach: reach,
 		Program: program(), Version: buildVersion(),
 	}
 	e.Terminal.In = term.IsTerminal(int(os.Stdin.Fd()))
@@ -47,8 +51,33 @@ func environment() cli.Env {
 		e.Width = w
 	}
 	e.WriteFile = replaceFile
+	if dir, err := os.UserConfigDir(); err == nil {
+		e.Sessions = &credential.Store{Dir: filepath.Join(dir, "curfew", "sessions"), Keyring: credential.System(os.Getenv), Clock: clock.System{},
+			Waiting: func() {
+				fmt.Fprintln(os.Stderr, "waiting for the system's keyring; is it locked? (CURFEW_KEYRING=off does without it)")
+			}}
+	}
 	e.Local = local(e)
 	return e
+}
+
+// show starts a program that has a window of its own, such as a browser, and returns once it runs. It outlives this one, hears no Ctrl-C
+// that is meant for it, writes nothing between our lines, and gets no token of ours.
+func show(argv []string) error {
+	cmd := exec.Command(argv[0], argv[1:]...)
+	apart(cmd)
+	cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "CURFEW_TOKEN=") })
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	select { // one that cannot show anything, as xdg-open without a browser, says so soon
+	case err := <-ended:
+		return err
+	case <-time.After(time.Second):
+		return nil
+	}
 }
 
 // run runs a program on this process's streams. Signals of the terminal reach it by themselves, as it is in the same group; it is

@@ -93,7 +93,16 @@ func TestWords(t *testing.T) {
 		"notify test",
 		"scan",
 		"fix",
+		"login",
+		"logout",
 		"whoami",
+		"account list",
+		"account release",
+		"session list",
+		"session end",
+		"token create",
+		"token list",
+		"token revoke",
 		"completion",
 		"version",
 	} {
@@ -101,7 +110,7 @@ func TestWords(t *testing.T) {
 			t.Errorf("the reference lacks %s", command)
 		}
 	}
-	for _, missing := range []string{"rdp", "run", "login", "policy", "doctor", "agent"} {
+	for _, missing := range []string{"rdp", "run", "policy", "doctor", "agent"} {
 		if strings.Contains(text, "\n## curfew "+missing) {
 			t.Errorf("%s stands in the reference and does not exist", missing)
 		}

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
@@ -26,7 +27,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"curfew": main, "ssh": fakeSSH})
+	testscript.Main(m, map[string]func(){"curfew": main, "ssh": fakeSSH, "choose": fakeBrowser})
 }
 
 // fakeSSH stands for the system's ssh: it shows its arguments and what it was sent, and ends with a code of its own.
@@ -46,6 +47,12 @@ func fakeSSH() {
 //	outside NSG JSON           an outside hand edits an NSG
 //	fault JSON                arms a fault of the simulator
 //	hostport VAR URL           puts the host and port of a URL into a variable
+//	device ACCOUNT PROGRAM ARGS…   runs a sign-in by device code and chooses the account in a browser; what it printed is in device.out and device.err
+//	mode MODE FILE            requires a file's permissions, in octal; where files have none it passes
+//	issuer NAME JSON          changes an account at the issuer of a demo that was started
+//
+// The program choose is a browser: BROWSER=choose opens the issuer's page, chooses the account in CHOOSE, and writes the page at which it
+// ended into the file PAGE.
 func TestScript(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 "../../test",
@@ -58,11 +65,14 @@ func TestScript(t *testing.T) {
 			e.Defer(p.killAll)
 			e.Setenv("TZ", "UTC")
 			e.Setenv("NO_PROXY", "*")
+			// Sign-ins are kept below the script's own folder, and no keyring of the machine is asked.
+			e.Setenv("XDG_CONFIG_HOME", filepath.Join(e.WorkDir, "config"))
+			e.Setenv("CURFEW_KEYRING", "off")
 			e.Setenv("CURFEW_SERVER", "http://127.0.0.1:1") // where nothing is: a script that forgets to start a server must not find somebody's
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"start": start, "end": end, "exits": exits, "eventually": eventually, "capture": capture, "rules": rules, "outside": outside, "fault": fault, "hostport": hostport,
+			"start": start, "end": end, "exits": exits, "eventually": eventually, "capture": capture, "rules": rules, "outside": outside, "fault": fault, "hostport": hostport, "device": device, "issuer": atIssuer, "mode": mode,
 		},
 	})
 }
@@ -358,4 +368,71 @@ func hostport(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	_, rest, _ := strings.Cut(args[1], "://")
 	ts.Setenv(args[0], rest)
+}
+
+func device(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: device ACCOUNT PROGRAM ARGS...")
+	}
+	path, err := exec.LookPath(filepath.Join(strings.Split(ts.Getenv("PATH"), string(filepath.ListSeparator))[0], args[1]))
+	ts.Check(err)
+	cmd := exec.Command(path, args[2:]...)
+	cmd.Dir = ts.MkAbs(".")
+	for _, k := range []string{"PATH", "HOME", "XDG_CONFIG_HOME", "CURFEW_KEYRING", "CURFEW_SERVER", "NO_PROXY", "TMPDIR", "SYSTEMROOT", "TZ"} {
+		cmd.Env = append(cmd.Env, k+"="+ts.Getenv(k))
+	}
+	var out, errs safeBuffer
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	ts.Check(cmd.Start())
+	done := make(chan error, 1)
+	go func() { done <- cmd.Wait() }()
+	address := regexp.MustCompile(`or both in one: (\S+)\n`)
+	chosen := false
+	deadline := time.After(60 * time.Second)
+	for {
+		select {
+		case err = <-done:
+			ts.Check(os.WriteFile(ts.MkAbs("device.out"), []byte(out.String()), 0o600))
+			ts.Check(os.WriteFile(ts.MkAbs("device.err"), []byte(errs.String()), 0o600))
+			if err != nil {
+				ts.Fatalf("%v: %v\n%s%s", args[1:], err, &out, &errs)
+			}
+			return
+		case <-deadline:
+			_ = cmd.Process.Kill()
+			<-done
+			ts.Fatalf("%v does not end:\n%s%s", args[1:], &out, &errs)
+		case <-time.After(20 * time.Millisecond):
+			if m := address.FindStringSubmatch(errs.String()); m != nil && !chosen {
+				chosen = true
+				if _, err := choose(context.Background(), m[1], args[0]); err != nil {
+					ts.Logf("the browser: %v", err)
+				}
+			}
+		}
+	}
+}
+
+func atIssuer(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: issuer NAME JSON")
+	}
+	hc := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 10 * time.Second}
+	res, err := hc.Post(ts.Getenv(args[0]+"_issuer")+"/_dev/accounts", "application/json", strings.NewReader(args[1]))
+	ts.Check(err)
+	defer res.Body.Close()
+	if b, _ := io.ReadAll(res.Body); res.StatusCode != http.StatusOK {
+		ts.Fatalf("%s: %s %s", args[1], res.Status, b)
+	}
+}
+
+func mode(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: mode MODE FILE")
+	}
+	st, err := os.Stat(ts.MkAbs(args[1]))
+	ts.Check(err)
+	if got := strconv.FormatUint(uint64(st.Mode().Perm()), 8); got != args[0] && runtime.GOOS != "windows" {
+		ts.Fatalf("%s has mode %s, want %s", args[1], got, args[0])
+	}
 }

@@ -99,7 +99,7 @@ type Azure struct {
 // Sim starts "curfew sim" with the demo's estate; it ends with the test.
 func Sim(t testing.TB) *Azure {
 	t.Helper()
-	v := start(t, "sim", "--listen", "127.0.0.1:0", "--json")
+	v := Start(t, "sim", "--listen", "127.0.0.1:0", "--json")
 	if v["tenant"] != Tenant || v["client_id"] != ClientID || v["client_secret"] != ClientSecret {
 		t.Fatalf("the simulator's account is another one: %v", v)
 	}
@@ -115,7 +115,7 @@ type Demo struct {
 // StartDemo starts "curfew demo"; it ends with the test.
 func StartDemo(t testing.TB) *Demo {
 	t.Helper()
-	v := start(t, "demo", "--listen", "127.0.0.1:0", "--azure-listen", "127.0.0.1:0", "--json")
+	v := Start(t, "demo", "--listen", "127.0.0.1:0", "--azure-listen", "127.0.0.1:0", "--json")
 	return &Demo{Azure: newAzure(t, v["azure"], v["ca"]), server: v["server"]}
 }
 
@@ -133,9 +133,9 @@ func (d *Demo) Curfew(account string, args ...string) string {
 	return string(out)
 }
 
-// start runs the program and waits for its line of --json. What it leaves running is interrupted at the end of the test, and has to
+// Start runs the program and waits for its line of --json. What it leaves running is interrupted at the end of the test, and has to
 // end well.
-func start(t testing.TB, args ...string) map[string]string {
+func Start(t testing.TB, args ...string) map[string]string {
 	t.Helper()
 	cmd := exec.Command(Program(t), args...)
 	cmd.Env = append(os.Environ(), "TZ=UTC")

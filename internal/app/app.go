@@ -61,9 +61,12 @@ type Config struct {
 	Signing       *Signing      // of the audit log's checkpoints; nil: they are not signed
 	Notify        config.Notify // whom the server tells of what happens
 
-	// Demo are the accounts of a demo, nil anywhere else; MyIPs say where their calls seem to come from.
-	Demo  map[string][]access.Role
-	MyIPs map[string]netip.Addr
+	// Demo are the accounts of a demo, nil anywhere else; MyIPs say where their calls seem to come from, DemoGroups which groups they
+	// are in, and DemoSubjects who they are at the issuer of SignIn.
+	Demo         map[string][]access.Role
+	MyIPs        map[string]netip.Addr
+	DemoGroups   map[string][]string
+	DemoSubjects map[string]string
 
 	Version string
 }
@@ -226,7 +229,7 @@ func Start(ctx context.Context, cfg Config, deps Deps) (_ *App, err error) {
 	srv, err := server.New(server.Options{
 		Sign: signed, SignIn: ids, Slack: slack,
 		Service: b, People: cfg.People, Installation: cfg.Installation, Version: cfg.Version, TrustedProxies: cfg.TrustedProxies,
-		Demo: cfg.Demo, MyIPs: cfg.MyIPs, Registry: deps.Registry, Log: deps.Log, Clock: deps.Clock, Limits: cfg.Limits,
+		Demo: cfg.Demo, MyIPs: cfg.MyIPs, DemoGroups: cfg.DemoGroups, Registry: deps.Registry, Log: deps.Log, Clock: deps.Clock, Limits: cfg.Limits,
 	})
 	if err != nil {
 		return nil, err

@@ -43,6 +43,9 @@ func signIn(cfg Config, deps Deps, b *broker.Broker, url string) (*identity.Mana
 	}
 	for name := range cfg.Demo { // theirs without a sign-in, and nobody else's
 		c.People = append(c.People, identity.Person{Name: name, Roles: cfg.Demo[name]})
+		if sub := cfg.DemoSubjects[name]; sub != "" { // or with one, as that account, with the roles that the issuer tells
+			c.People = append(c.People, identity.Person{Name: name, Subject: sub})
+		}
 	}
 	if cfg.SignInCA != nil {
 		t := http.DefaultTransport.(*http.Transport).Clone()

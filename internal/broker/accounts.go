@@ -569,7 +569,7 @@ func (b *Broker) EndSessions(ctx context.Context, c access.Caller, in EndSession
 			return err
 		}
 		if ended = len(rs); ended == 0 && !in.Bar {
-			return access.Errorf(access.CodeConflict, "%s has no session", acc.Name).WithHint("keep them out altogether with: curfew account end %s --bar", acc.Name)
+			return access.Errorf(access.CodeConflict, "%s has no session", acc.Name).WithHint("keep them out altogether with: curfew session end %s --bar", acc.Name)
 		}
 		if err := dropSessions(tx, acc.Name); err != nil {
 			return err

@@ -24,6 +24,7 @@ import (
 	"github.com/curfew-jit/curfew/internal/audit"
 	"github.com/curfew-jit/curfew/internal/client"
 	"github.com/curfew-jit/curfew/internal/clock"
+	"github.com/curfew-jit/curfew/internal/credential"
 )
 
 // DefaultServer is where the demo listens: what is talked to when nothing else is named.
@@ -46,6 +47,12 @@ type Env struct {
 	// Find returns the path of a program, Run runs one on the same streams and returns its exit code.
 	Find func(program string) (string, error)
 	Run  func(ctx context.Context, argv []string) (int, error)
+	// Open starts a program that shows something to the user by itself, such as a browser, and returns once it runs.
+	Open func(argv []string) error
+	// System is the operating system, as GOOS names it: "" is one like Linux.
+	System string
+	// Sessions are those of curfew login; nil: there is no place for them.
+	Sessions *credential.Store
 	// Reach tries a TCP connection to an address and returns why it failed.
 	Reach func(ctx context.Context, address string) error
 	// Program is how the user started us, for commands that are shown: "curfew" or "go run ./cmd/curfew".
@@ -95,7 +102,9 @@ type cli struct {
 	as        string
 	yes       bool
 	ca        string
-	alone     *alone // nil: through a server
+	alone     *alone          // nil: through a server
+	ctx       context.Context // of the run: for what is looked up before a command has its own
+	session   string          // whose session of curfew login a call was made with; "": none was
 
 	verb  string                 // of the command that runs
 	given func(flag string) bool // whether a global option stood on the command line
@@ -103,7 +112,7 @@ type cli struct {
 
 // Main runs one command line (without the program's name) and returns the exit code. It writes nothing but to the streams of env.
 func Main(ctx context.Context, args []string, env Env) int {
-	c := &cli{Env: env}
+	c := &cli{Env: env, ctx: ctx}
 	root := c.root()
 	root.SetArgs(args)
 	root.SetIn(env.Stdin)
@@ -197,10 +206,10 @@ A VM is named by name, group/name, or resource id.`,
 		}
 	}
 	add(groupTry, c.demoCmd(), c.simCmd(), c.serveCmd())
-	add(groupAccess, c.sshCmd(), c.ensureCmd(), c.requestCmd(), c.approveCmd(), c.denyCmd(), c.delegationCmd(), c.breakGlassCmd(), c.grantCmd())
+	add(groupAccess, c.loginCmd(), c.logoutCmd(), c.whoamiCmd(), c.sshCmd(), c.ensureCmd(), c.requestCmd(), c.approveCmd(), c.denyCmd(), c.delegationCmd(), c.breakGlassCmd(), c.grantCmd())
 	add(groupMachines, c.vmCmd(), c.scanCmd(), c.fixCmd(), c.protectCmd(), c.unprotectCmd(), c.planCmd())
-	add(groupOperate, c.reconcileCmd(), c.sweepCmd(), c.auditCmd(), c.azureCmd(), c.notifyCmd(), c.linkCmd())
-	add(groupOther, c.whoamiCmd(), c.completionCmd(), c.versionCmd())
+	add(groupOperate, c.reconcileCmd(), c.sweepCmd(), c.auditCmd(), c.accountCmd(), c.sessionCmd(), c.tokenCmd(), c.azureCmd(), c.notifyCmd(), c.linkCmd())
+	add(groupOther, c.completionCmd(), c.versionCmd())
 	root.SetHelpCommand(helpCmd())
 	root.SetHelpCommandGroupID(groupOther)
 	strict(root)
@@ -325,8 +334,20 @@ func (c *cli) client() (*client.Client, error) {
 		if o.Token, err = c.token(); err != nil {
 			return nil, err
 		}
+		if o.Token == "" && c.Sessions != nil {
+			s, err := c.Sessions.Get(c.ctx, o.Server)
+			if err != nil {
+				return nil, err
+			}
+			o.Token, c.session = s.Token, s.Name
+		}
 	}
 	return client.New(o)
+}
+
+// anonymous makes a client that is nobody, or whoever has the token: not who the options and the environment say.
+func (c *cli) anonymous(token string) (*client.Client, error) {
+	return client.New(client.Options{Server: c.serverURL(), Token: token, CA: c.ca, Clock: c.Clock, UserAgent: "curfew/" + c.Version})
 }
 
 // token returns the bearer token: of the file that a flag names, else of the environment; "" if there is none.

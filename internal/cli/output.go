@@ -157,6 +157,9 @@ func (c *cli) fail(ctx context.Context, err error) {
 	} else if errors.Is(err, context.Canceled) && ctx.Err() != nil {
 		body.Message = "interrupted"
 	}
+	if body.Code == access.CodeUnauthenticated && c.session != "" { // it was valid once, so that a new one is what helps
+		body.Hint = "sign in again with: curfew login"
+	}
 	body.Hint = c.shownCommand(c.alone.whole(body.Hint))
 	if c.output == "json" {
 		if b, err := marshal(failure{body}); err == nil {

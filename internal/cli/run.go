@@ -7,6 +7,7 @@ import (
 // DemoOptions say where the demo listens and keeps its state.
 type DemoOptions struct {
 	Listen, AzureListen string
+	IssuerListen        string // "": beside Listen
 	Dir                 string // "": a temporary one, removed at the end
 	Packets             bool   // machines are network namespaces
 	JSON                bool   // one line when ready, instead of words
@@ -54,7 +55,9 @@ server while Azure lives on, run the two apart: curfew sim --dir D, and curfew s
 With --packets, on Linux as root, each machine is a network namespace with a firewall made from its rules and an sshd behind it: curfew ssh
 (as root) really gets in, or does not. Without it rules are judged, and nothing is behind the ports.
 
---json prints one line when it is ready: {"server","azure","ca","dir","accounts":[...]}.`,
+People sign in with curfew login, through an issuer of the demo's own that asks nobody for a password; --as does without, for scripts.
+
+--json prints one line when it is ready: {"server","azure","issuer","ca","dir","accounts":[...]}.`,
 		Example: "curfew demo\ncurfew demo --dir ./demo-state --json",
 		Args:    need(0, 0, "no arguments"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -66,6 +69,7 @@ With --packets, on Linux as root, each machine is a network namespace with a fir
 	f.SortFlags = false
 	f.StringVar(&o.Listen, "listen", "127.0.0.1:7447", "`ADDRESS` of the server, on the loopback interface; port 0 picks one")
 	f.StringVar(&o.AzureListen, "azure-listen", "127.0.0.1:7448", "`ADDRESS` of the simulated Azure, on the loopback interface")
+	f.StringVar(&o.IssuerListen, "issuer-listen", "", "`ADDRESS` of the issuer, on the loopback interface (default 127.0.0.1:7449, or a free port where --listen picks one)")
 	f.StringVar(&o.Dir, "dir", "", "`DIRECTORY` that keeps the state (default: a temporary one)")
 	f.BoolVar(&o.Packets, "packets", false, packetsUsage)
 	return cmd

@@ -30,7 +30,7 @@ func (c *cli) shownCommand(hint string) string {
 			b.WriteByte(' ')
 			continue
 		}
-		own := !strings.Contains(before, "approver") && !strings.Contains(before, "admin") && !strings.Contains(before, "requester")
+		own := !strings.Contains(before, "approver") && !strings.Contains(before, "admin") && !strings.Contains(before, "requester") && verb != "login" && verb != "logout"
 		b.WriteString(c.globals(own && (kin[verb] == 0 || kin[verb] == kin[c.verb]), !strings.Contains(line, " --server ")))
 		b.WriteByte(' ')
 	}

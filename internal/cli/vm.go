@@ -225,42 +225,6 @@ func fixed[T ~string](list []T) cobra.CompletionFunc {
 	return cobra.FixedCompletions(ss, cobra.ShellCompDirectiveNoFileComp)
 }
 
-func (c *cli) whoamiCmd() *cobra.Command {
-	return &cobra.Command{
-		Use: "whoami", Short: "Who the server takes you for, and from which address", Args: need(0, 0, "no arguments"),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			cl, err := c.client()
-			if err != nil {
-				return err
-			}
-			me, err := cl.Whoami(cmd.Context())
-			if err != nil {
-				return err
-			}
-			return c.show(me, func() string {
-				var f fields
-				f.add("name", me.Name)
-				roles := strings.Join(me.Roles, ", ")
-				if roles == "" {
-					roles = "none"
-				}
-				f.add("roles", roles)
-				if me.Address.IsValid() {
-					f.add("my-ip", me.Address.String())
-				}
-				server := cl.Server()
-				if me.Demo {
-					server += " (demo, not for production)"
-				}
-				f.add("server", server)
-				f.add("installation", me.Installation)
-				f.add("version", me.Version)
-				return f.String()
-			})
-		},
-	}
-}
-
 func (c *cli) versionCmd() *cobra.Command {
 	return &cobra.Command{
 		Use: "version", Short: "Print the version", Args: need(0, 0, "no arguments"),

@@ -162,7 +162,9 @@ func Default() Config {
 		RequestExpiry: access.Duration(24 * time.Hour), KeyRetention: access.Duration(24 * time.Hour), SweepInterval: access.Duration(30 * time.Second),
 		ScanInterval: access.Duration(6 * time.Hour), ScanRetention: access.Duration(90 * 24 * time.Hour),
 		Audit: Audit{CheckpointInterval: access.Duration(time.Hour)},
-		Log:   Log{Level: "info", Format: "text"},
+		SignIn: SignIn{GroupsClaim: "groups", RolesClaim: "roles", Graph: "https://graph.microsoft.com", Device: true,
+			SessionLife: access.Duration(12 * time.Hour), ConfirmAfter: access.Duration(4 * time.Minute)},
+		Log: Log{Level: "info", Format: "text"},
 	}
 }
 

@@ -210,7 +210,7 @@ func writeServe(dir string, az *simulated) (string, error) {
 		"installation": Installation, "data_dir": filepath.Join(dir, "data"),
 		"azure": map[string]any{"cloud": "custom", "endpoint": az.URL, "audience": "https://management.azure.com/", "authority": az.URL, "ca": az.CA, "tenant": sim.TenantID,
 			"credential": map[string]any{"kind": "client-secret", "client_id": sim.ClientID, "client_secret_file": secret}},
-		"people": people, "policy": Policy(),
+		"people": people, "policy": named(Policy()),
 	})
 	if err != nil {
 		return "", err

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -24,36 +25,55 @@ const Installation = "demo"
 
 // Account is somebody whom anybody may act as.
 type Account struct {
-	Name  string
-	Roles []access.Role
-	MyIP  netip.Addr
+	Name   string
+	Roles  []access.Role
+	Groups []string // as the issuer tells them, and the policy uses them
+	MyIP   netip.Addr
 }
 
 // Accounts of the demo, named after their roles.
 func Accounts() []Account {
 	ip := netip.MustParseAddr
 	return []Account{
-		{"requester", []access.Role{access.Requester}, ip("203.0.113.9")},
-		{"requester-2", []access.Role{access.Requester}, ip("203.0.113.10")},
-		{"approver", []access.Role{access.Approver}, ip("203.0.113.11")},
-		{"approver-2", []access.Role{access.Approver}, ip("203.0.113.12")},
-		{"admin", []access.Role{access.Admin}, ip("203.0.113.13")},
-		{"auditor", []access.Role{access.Auditor}, ip("203.0.113.14")},
-		{"stranger", []access.Role{}, ip("203.0.113.15")},
+		{"requester", []access.Role{access.Requester}, []string{"sre"}, ip("203.0.113.9")},
+		{"requester-2", []access.Role{access.Requester}, []string{"web"}, ip("203.0.113.10")},
+		{"approver", []access.Role{access.Approver}, []string{"sre", "dba"}, ip("203.0.113.11")},
+		{"approver-2", []access.Role{access.Approver}, []string{"dba"}, ip("203.0.113.12")},
+		{"admin", []access.Role{access.Admin}, []string{"platform"}, ip("203.0.113.13")},
+		{"auditor", []access.Role{access.Auditor}, nil, ip("203.0.113.14")},
+		{"stranger", []access.Role{}, nil, ip("203.0.113.15")},
 	}
 }
 
-// Policy of the demo: everybody may ask for up to eight hours, and one other person approves; the database takes two, and two hours at most.
+// Policy of the demo: everybody may ask for up to eight hours, and one other person approves; the database takes two of the group dba,
+// and two hours at most; in an emergency the group sre opens at once. Who is in a group the issuer says.
 func Policy() policy.Document {
-	return policy.Document{Rules: []policy.Rule{
-		{Name: "everyone", MaxDuration: access.Duration(8 * time.Hour), MaxTotal: access.Duration(12 * time.Hour), Approvals: 1},
-		{Name: "data", VMs: []string{"db-*"}, MaxDuration: access.Duration(2 * time.Hour), Approvals: 2},
-	}}
+	return policy.Document{
+		Groups: map[string]policy.Group{"sre": {Claims: []string{"sre"}}, "dba": {Claims: []string{"dba"}}},
+		Rules: []policy.Rule{
+			{Name: "everyone", MaxDuration: access.Duration(8 * time.Hour), MaxTotal: access.Duration(12 * time.Hour), Approvals: 1,
+				BreakGlass: &policy.BreakGlass{Requesters: []string{"group:sre"}, MaxDuration: access.Duration(30 * time.Minute)}},
+			{Name: "data", VMs: []string{"db-*"}, MaxDuration: access.Duration(2 * time.Hour), Approvals: 2, Approvers: []string{"group:dba"}},
+		}}
+}
+
+// named is a policy for people whom no issuer says anything of: its groups list the demo's accounts by name.
+func named(p policy.Document) policy.Document {
+	for name, g := range p.Groups {
+		for _, a := range Accounts() {
+			if slices.Contains(a.Groups, name) {
+				g.Members = append(g.Members, a.Name)
+			}
+		}
+		p.Groups[name] = g
+	}
+	return p
 }
 
 // Options of Run.
 type Options struct {
 	Listen, AzureListen string
+	IssuerListen        string // "": DefaultIssuerListen, or any port where Listen takes any
 	Dir                 string // "": a temporary one, removed at the end
 	Packets             bool   // machines are network namespaces
 	JSON                bool   // one line on Out when ready, instead of words
@@ -68,6 +88,7 @@ type Options struct {
 type ready struct {
 	Server   string   `json:"server"`
 	Azure    string   `json:"azure"`
+	Issuer   string   `json:"issuer"` // its front page and control API
 	CA       string   `json:"ca"`
 	Dir      string   `json:"dir"`
 	Accounts []string `json:"accounts"`
@@ -109,15 +130,22 @@ func Run(ctx context.Context, o Options) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, net.close()) }()
+	iss, err := startIssuer(ctx, issuerListen(o.IssuerListen, o.Listen), dir, "http://"+l.Addr().String(), o.Clock, o.Log)
+	if err != nil {
+		return err
+	}
+	defer iss.close()
 	client, err := az.client(o.Clock, o.Log)
 	if err != nil {
 		return err
 	}
 	cfg := app.Config{Installation: Installation, Database: filepath.Join(dir, "curfew.db"), Policy: Policy(), Version: o.Version,
-		InventoryAge: 5 * time.Second, ScanEvery: 10 * time.Minute, Cloud: "simulated", Demo: map[string][]access.Role{}, MyIPs: map[string]netip.Addr{}}
-	line := ready{Azure: az.URL, CA: az.CA, Dir: dir}
+		InventoryAge: 5 * time.Second, ScanEvery: 10 * time.Minute, Cloud: "simulated", Demo: map[string][]access.Role{}, MyIPs: map[string]netip.Addr{},
+		DemoGroups: map[string][]string{}, DemoSubjects: map[string]string{}, SignIn: iss.signIn()}
+	line := ready{Azure: az.URL, Issuer: iss.URL, CA: az.CA, Dir: dir}
 	for _, a := range Accounts() {
-		cfg.Demo[a.Name], cfg.MyIPs[a.Name] = a.Roles, a.MyIP
+		cfg.Demo[a.Name], cfg.MyIPs[a.Name], cfg.DemoGroups[a.Name] = a.Roles, a.MyIP, a.Groups
+		cfg.DemoSubjects[a.Name] = iss.issuer.ObjectID(a.Name)
 		line.Accounts = append(line.Accounts, a.Name)
 	}
 	a, err := app.Start(ctx, cfg, app.Deps{Azure: client, Clock: o.Clock, Log: o.Log, Listener: l})
@@ -205,6 +233,7 @@ func welcome(o Options, l ready) string {
 	p("")
 	p("  server   %s", l.Server)
 	p("  azure    %s  (simulated; GET /_sim/ describes faults, time and the outside hand)", l.Azure)
+	p("  issuer   %s  (people sign in with it, without a password: curfew login)", l.Issuer)
 	p("  ca       %s", l.CA)
 	p("  state    %s%s", l.Dir, map[bool]string{true: "  (removed at the end)", false: "  (kept)"}[o.Dir == ""])
 	p("  accounts %s", strings.Join(l.Accounts, ", "))
@@ -237,6 +266,12 @@ func welcome(o Options, l ready) string {
 	p("  # what happened, and the proof that nobody edited the record")
 	p("  %s --as auditor audit list", run)
 	p("  %s --as auditor audit verify", run)
+	p("  # sign in as a person does, in a browser, instead of --as; then look, and out")
+	p("  %s login", run)
+	p("  %s whoami", run)
+	p("  %s logout", run)
+	p("  # disable an account at the issuer: who is signed in with it is out within five minutes")
+	p("  curl -d '{\"name\":\"requester\",\"disabled\":true}' %s/_dev/accounts", l.Issuer)
 	p("  # refusals that say what to do next")
 	p("  %s --as admin protect web-03", run)
 	p("  %s --as admin vm show build-01", run)

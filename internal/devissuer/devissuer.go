@@ -287,8 +287,8 @@ func (i *Issuer) saveLocked() error {
 	return nil
 }
 
-// objectID is an account's oid, a UUID that stays the same: made from tenant and name.
-func (i *Issuer) objectID(account string) string {
+// ObjectID is an account's oid, a UUID that stays the same: made from tenant and name.
+func (i *Issuer) ObjectID(account string) string {
 	sum := sha256.Sum256([]byte(i.cfg.Tenant + "/" + account))
 	sum[6], sum[8] = sum[6]&0x0f|0x80, sum[8]&0x3f|0x80
 	h := hex.EncodeToString(sum[:16])
@@ -309,7 +309,7 @@ func (i *Issuer) idTokenLocked(account, client, nonce string) (string, error) {
 	}
 	a, now := i.accounts[account], i.cfg.Clock.Now()
 	claims := map[string]any{
-		"ver": "2.0", "iss": i.issuer, "aud": client, "sub": i.subject(account, client), "oid": i.objectID(account), "tid": i.cfg.Tenant,
+		"ver": "2.0", "iss": i.issuer, "aud": client, "sub": i.subject(account, client), "oid": i.ObjectID(account), "tid": i.cfg.Tenant,
 		"name": account, "preferred_username": account, "iat": now.Unix(), "nbf": now.Unix(), "exp": now.Add(i.cfg.TokenLife).Unix(), "uti": rand.Text(),
 	}
 	// Entra leaves a claim out where it has nothing to say.

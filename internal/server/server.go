@@ -51,6 +51,8 @@ type Options struct {
 	Demo map[string][]access.Role
 	// MyIPs say, by account in lower case, where the demo's calls seem to come from: all of them come from this machine. Ignored elsewhere.
 	MyIPs map[string]netip.Addr
+	// DemoGroups are the groups of the demo's accounts.
+	DemoGroups map[string][]string
 	// Registry collects metrics and is what /metrics shows; others register theirs with it too. Nil: one of its own.
 	Registry *prometheus.Registry
 	// Sign returns a checkpoint of the audit log as it is served: signed, or as it is with the reason. Nil: there is no key.

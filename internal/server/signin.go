@@ -73,7 +73,11 @@ func (s *Server) signIn(r *http.Request) (access.Caller, error) {
 		}
 		e := access.Errorf(access.CodeUnauthenticated, "nobody is signed in")
 		if s.opt.Demo != nil {
-			return access.Caller{}, e.WithHint("act as one of the demo's accounts: curfew --as requester … (%s)", s.accounts())
+			hint := fmt.Sprintf("act as one of the demo's accounts: curfew --as requester … (%s)", s.accounts())
+			if s.opt.SignIn != nil && s.opt.SignIn.Methods().Issuer != "" {
+				hint += "; or sign in with: curfew login"
+			}
+			return access.Caller{}, e.WithHint("%s", hint)
 		}
 		if s.opt.SignIn != nil && s.opt.SignIn.Methods().Issuer != "" {
 			return access.Caller{}, e.WithHint("sign in with: curfew login")
@@ -100,6 +104,9 @@ func (s *Server) signIn(r *http.Request) (access.Caller, error) {
 func (s *Server) verified(r *http.Request, token string) (access.Caller, error) {
 	c, err := s.opt.SignIn.Bearer(r.Context(), token)
 	if err == nil {
+		if s.opt.Demo != nil { // as with AsHeader: whoever signed in to a demo sits at this machine too
+			c.Address = s.opt.MyIPs[strings.ToLower(c.Name)]
+		}
 		exchangeOf(r.Context()).again = func(ctx context.Context) (access.Caller, error) { return s.opt.SignIn.Bearer(ctx, token) }
 	}
 	return c, err
@@ -115,7 +122,7 @@ func (s *Server) demoAccount(r *http.Request, as []string) (access.Caller, error
 	}
 	for name, roles := range s.opt.Demo {
 		if access.SamePerson(name, strings.TrimSpace(as[0])) {
-			return access.Caller{Name: name, Roles: roles, Address: s.opt.MyIPs[strings.ToLower(name)]}, nil
+			return access.Caller{Name: name, Roles: roles, Groups: s.opt.DemoGroups[name], Address: s.opt.MyIPs[strings.ToLower(name)]}, nil
 		}
 	}
 	return access.Caller{}, access.Errorf(access.CodeUnauthenticated, "the demo has no such account").
