@@ -2,6 +2,7 @@ package config_test
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -308,5 +309,41 @@ func TestFaultsOfChannels(t *testing.T) {
 	}
 	if strings.Contains(got, "/secret") {
 		t.Errorf("a URL may be a secret:\n%s", got)
+	}
+}
+
+// Every default of the reference is the one that counts: a key that is left out has it, also where others of its part are given.
+func TestEveryDefaultCounts(t *testing.T) {
+	seen := 0
+	var walk func(v reflect.Value, path string)
+	walk = func(v reflect.Value, path string) {
+		for i := range v.NumField() {
+			f, at := v.Type().Field(i), path+v.Type().Field(i).Tag.Get("yaml")
+			if f.Type.Kind() == reflect.Struct && f.Tag.Get("default") == "" {
+				walk(v.Field(i), at+".")
+			}
+			want := f.Tag.Get("default")
+			if want == "" {
+				continue
+			}
+			seen++
+			got := fmt.Sprint(v.Field(i).Interface())
+			if d, ok := v.Field(i).Interface().(access.Duration); ok {
+				w, err := access.ParseDuration(want)
+				if err != nil || access.Duration(w) != d {
+					t.Errorf("%s: the reference says %s, and it is %s", at, want, got)
+				}
+			} else if got != want {
+				t.Errorf("%s: the reference says %s, and it is %s", at, want, got)
+			}
+		}
+	}
+	walk(reflect.ValueOf(config.Default()), "")
+	if seen < 20 {
+		t.Errorf("only %d defaults were seen", seen)
+	}
+	c, err := load(least + `sign_in: {issuer: "https://login.example.com", client_id: x, public_url: "https://curfew.example.com", roles: [{role: requester, groups: [sre]}]}` + "\n")
+	if err != nil || !c.SignIn.Device || c.SignIn.ConfirmAfter != access.Duration(4*time.Minute) || c.SignIn.GroupsClaim != "groups" {
+		t.Errorf("the least sign-in: %+v, %v", c.SignIn, err)
 	}
 }
