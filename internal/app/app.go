@@ -50,16 +50,17 @@ type Config struct {
 	TrustedProxies []netip.Prefix
 	Limits         server.Limits
 
-	RequestExpiry time.Duration // 0: the broker's default
-	KeyRetention  time.Duration // of idempotency keys; 0: the broker's default
-	SweepEvery    time.Duration // 0: 30 s
-	InventoryAge  time.Duration // how old the inventory may be; 0: one minute
-	Band          nsg.Band      // zero: the back end's default
-	ScanEvery     time.Duration // between scans of everything; 0: only when somebody asks
-	ScanRetention time.Duration // 0: the broker's default
-	Cloud         string        // for reports of scans
-	Signing       *Signing      // of the audit log's checkpoints; nil: they are not signed
-	Notify        config.Notify // whom the server tells of what happens
+	RequestExpiry time.Duration     // 0: the broker's default
+	KeyRetention  time.Duration     // of idempotency keys; 0: the broker's default
+	SweepEvery    time.Duration     // 0: 30 s
+	InventoryAge  time.Duration     // how old the inventory may be; 0: one minute
+	Band          nsg.Band          // zero: the back end's default
+	ScanEvery     time.Duration     // between scans of everything; 0: only when somebody asks
+	ScanRetention time.Duration     // 0: the broker's default
+	Cloud         string            // for reports of scans
+	Signing       *Signing          // of the audit log's checkpoints; nil: they are not signed
+	Emails        map[string]string // of people, by name
+	Notify        config.Notify     // whom the server tells of what happens
 
 	// Demo are the accounts of a demo, nil anywhere else; MyIPs say where their calls seem to come from, DemoGroups which groups they
 	// are in, and DemoSubjects who they are at the issuer of SignIn.
@@ -206,7 +207,7 @@ func Start(ctx context.Context, cfg Config, deps Deps) (_ *App, err error) {
 		signed = sign.text
 	}
 	outbox := b.Outbox()
-	chs, err := channels(cfg.Notify, outbox, deps.Clock)
+	chs, err := channels(cfg.Notify, addressBook(cfg, b), outbox, deps.Clock)
 	if err != nil {
 		return nil, err
 	}

@@ -27,7 +27,11 @@ func FromConfig(c config.Config, version string) (Config, error) {
 		ScanEvery: time.Duration(c.ScanInterval), ScanRetention: time.Duration(c.ScanRetention), Cloud: c.Azure.Cloud, Notify: c.Notify,
 		Band: nsg.Band{Start: c.Band.First, End: c.Band.Last}, Version: version,
 	}
+	out.Emails = map[string]string{}
 	for _, p := range c.People {
+		if p.Email != "" {
+			out.Emails[p.Name] = p.Email
+		}
 		out.People = append(out.People, server.Person{Name: p.Name, Roles: p.Roles, TokenSHA256: p.TokenSHA256, Subject: p.Subject})
 	}
 	if err := signInConfig(c, &out); err != nil {

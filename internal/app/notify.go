@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -27,9 +29,9 @@ func routes(n config.Notify) (out []notify.Route) {
 }
 
 // channels makes what delivers, out of a configuration. It reads files and sends nothing.
-func channels(n config.Notify, memory notify.Memory, clk clock.Clock) (out []notify.Channel, err error) {
+func channels(n config.Notify, people peopleOf, memory notify.Memory, clk clock.Clock) (out []notify.Channel, err error) {
 	for _, c := range n.Channels {
-		ch, err := channel(n, c, memory, clk)
+		ch, err := channel(n, c, people, memory, clk)
 		if err != nil {
 			return nil, channelError(c, err)
 		}
@@ -68,7 +70,7 @@ func wordsOf(n config.Notify, c config.NotifyChannel) (*notify.Words, error) {
 	return notify.NewWords(n.Links, own)
 }
 
-func channel(n config.Notify, c config.NotifyChannel, memory notify.Memory, clk clock.Clock) (notify.Channel, error) {
+func channel(n config.Notify, c config.NotifyChannel, people peopleOf, memory notify.Memory, clk clock.Clock) (notify.Channel, error) {
 	guard, err := guardOf(c)
 	if err != nil {
 		return nil, err
@@ -80,11 +82,53 @@ func channel(n config.Notify, c config.NotifyChannel, memory notify.Memory, clk 
 	switch c.Type {
 	case "webhook":
 		return notify.NewWebhook(notify.WebhookOptions{Name: c.Name, URL: c.URL, Secret: notify.SecretFile(c.SecretFile), Guard: guard, Clock: clk})
+	case "email":
+		o := notify.EmailOptions{Name: c.Name, Server: c.Server, TLS: c.TLS, User: c.User, Password: notify.SecretFile(c.PasswordFile), From: c.From, To: c.To,
+			Words: words, Guard: guard, Clock: clk}
+		if c.People {
+			o.People = people(c.Domains)
+		}
+		return notify.NewEmail(o)
+	case "teams":
+		return notify.NewTeams(notify.TeamsOptions{Name: c.Name, URL: notify.SecretFile(c.URLFile), Words: words, Guard: guard, Clock: clk})
 	case "slack":
 		return notify.NewSlack(notify.SlackOptions{Name: c.Name, API: c.API, Token: notify.SecretFile(c.TokenFile), Channel: c.SlackChannel, Interactive: c.SigningFile != "",
 			Words: words, Guard: guard, Memory: memory, Clock: clk})
 	}
 	return nil, fmt.Errorf("there is no type %q", c.Type)
+}
+
+// peopleOf makes what finds the addresses of those whom an event concerns. Names of these domains are addresses by themselves.
+type peopleOf func(domains []string) func(ctx context.Context, to []string) (addresses, unknown []string)
+
+// addressBook goes by the addresses in the configuration, and by the names of those who sign in.
+func addressBook(cfg Config, b *broker.Broker) peopleOf {
+	return func(domains []string) func(context.Context, []string) ([]string, []string) {
+		return func(ctx context.Context, to []string) (addresses, unknown []string) {
+			for _, name := range b.Addressees(ctx, to) {
+				if a := addressOf(cfg.Emails, domains, name); a != "" {
+					addresses = append(addresses, a)
+				} else {
+					unknown = append(unknown, name)
+				}
+			}
+			return addresses, unknown
+		}
+	}
+}
+
+func addressOf(emails map[string]string, domains []string, name string) string {
+	for who, a := range emails {
+		if access.SamePerson(who, name) {
+			return a
+		}
+	}
+	a, err := notify.ParseEmailAddress(name)
+	_, domain, _ := strings.Cut(a, "@")
+	if err == nil && slices.ContainsFunc(domains, func(d string) bool { return strings.EqualFold(d, domain) }) {
+		return a
+	}
+	return ""
 }
 
 // presses is what takes presses of buttons in Slack; nil where no channel has any. Answers go through the guard of the first.

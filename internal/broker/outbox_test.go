@@ -1,6 +1,7 @@
 package broker_test
 
 import (
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -10,6 +11,7 @@ import (
 	"github.com/curfew-jit/curfew/internal/broker"
 	bt "github.com/curfew-jit/curfew/internal/broker/brokertest"
 	"github.com/curfew-jit/curfew/internal/notify"
+	"github.com/curfew-jit/curfew/internal/policy"
 )
 
 func TestTheOutbox(t *testing.T) {
@@ -92,6 +94,24 @@ func TestTheOutbox(t *testing.T) {
 		counts, err := o.Counts(ctx)
 		if err != nil || len(counts) != 1 || counts[0] != (notify.Count{Channel: "ops", Sent: 1}) {
 			t.Errorf("counts %v, %v", counts, err)
+		}
+	})
+}
+
+func TestAddressees(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := bt.New(t, bt.Options{NoStart: true, Policy: &policy.Document{Groups: map[string]policy.Group{"dba": {Members: []string{"both", "AUDITOR"}}}, Rules: []policy.Rule{{Name: "all"}}}})
+		defer s.Stop()
+		for _, c := range []struct{ to, want []string }{
+			{nil, nil},
+			{[]string{"requester", "Requester", "nobody@example.com"}, []string{"requester", "nobody@example.com"}},
+			{[]string{"role:admin", "role:auditor", "role:none", "group:none"}, []string{"admin", "auditor"}},
+			{[]string{"auditor", "group:DBA"}, []string{"auditor", "both"}},
+			{[]string{"role:approver"}, []string{"approver", "approver-2", "both", "both-3"}},
+		} {
+			if got := s.Broker.Addressees(t.Context(), c.to); !slices.Equal(got, c.want) {
+				t.Errorf("%v means %v, want %v", c.to, got, c.want)
+			}
 		}
 	})
 }

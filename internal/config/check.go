@@ -14,6 +14,7 @@ import (
 	"unicode"
 
 	"github.com/curfew-jit/curfew/internal/access"
+	"github.com/curfew-jit/curfew/internal/notify"
 	"github.com/curfew-jit/curfew/internal/policy"
 )
 
@@ -184,6 +185,11 @@ func (k *checker) people(people []Person) {
 			k.bad(at+".name", "is %q, which is somebody's already: names are compared without case", p.Name)
 		}
 		names[low] = true
+		if p.Email != "" {
+			if _, err := notify.ParseEmailAddress(p.Email); err != nil {
+				k.bad(at+".email", "is %q: %v", p.Email, err)
+			}
+		}
 		if len(p.Roles) == 0 {
 			k.bad(at+".roles", "is missing: %s may do nothing", p.Name)
 		}

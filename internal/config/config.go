@@ -76,6 +76,7 @@ type Band struct {
 type Person struct {
 	Name        string        `yaml:"name" doc:"Name, compared without case"`
 	Roles       []access.Role `yaml:"roles" doc:"requester, approver, auditor, admin; they do not imply one another"`
+	Email       string        `yaml:"email" doc:"Address for e-mail channels that write to people"`
 	Subject     string        `yaml:"subject" doc:"Their account at the issuer of sign_in: Entra's object id, TENANT/OBJECT-ID where there are several tenants, or another issuer's sub. They sign in there and have these roles besides those of their groups"`
 	TokenSHA256 string        `yaml:"token_sha256" doc:"SHA-256 of the person's token, in hexadecimal. Make a token with: openssl rand -hex 32"`
 }

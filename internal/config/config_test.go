@@ -295,14 +295,17 @@ func TestFaultsOfChannels(t *testing.T) {
     - {name: a, type: webhook, url: "https://10.0.0.1/secret", secret_file: x, kinds: [request.created, coffee]}
     - {name: b, type: webhook, url: "http://example.com/", secret_file: x, allow_private: [10.0.0.1/8, 0.0.0.0/0]}
     - {name: c, type: slack, channel: C1, token_file: x, signing_secret_file: y, kinds: [request.created], url: "https://example.com"}
+    - {name: e, type: email, server: "mail.example.com:587", from: "x", tls: maybe, user: u, domains: [x.example]}
+    - {name: f, type: teams, templates: [{title: "{{.Who}}"}], people: true}
     - {name: d, type: slack, channel: C1, token_file: x, api: "https://169.254.169.254/", templates: [{kinds: [tea], title: "{{.Who"}, {title: "{{.Token}}"}, {body: "{{range .Reviews}}{{slice .Who 9}}{{end}}"}]}
 `)
 	got := message(t, err)
 	for _, want := range []string{"channels[0].name is \"Ops\"", "channels[1].type is \"pigeon\"", "channels[2].name is \"ops\", which", "channels[2].url is missing",
 		"channels[2].secret_file is missing", "channels[3].url cannot be used: 10.0.0.1 is private", "channels[3].kinds[1] is \"coffee\"", "channels[4].url cannot be used",
 		"channels[4].allow_private[0] is not", "channels[4].allow_private[1] is 0.0.0.0/0",
-		"channels[5].url is not for the type slack", "channels[5].kinds lacks request.denied", "channels[6].api cannot be used", "channels[6].templates[0].kinds[0] is \"tea\"",
-		"channels[6].templates[0] cannot be used", "channels[6].templates[1] cannot be used: the title for", "channels[6].templates[2] cannot be used: the body for"} {
+		"channels[5].url is not for the type slack", "channels[6].from holds", "channels[6].tls is \"maybe\"", "channels[6].user and password_file", "channels[6].to is missing", "channels[6].domains is for people",
+		"channels[7].url_file is missing", "channels[7].people is not for the type teams", "channels[5].kinds lacks request.denied", "channels[8].api cannot be used", "channels[8].templates[0].kinds[0] is \"tea\"",
+		"channels[8].templates[0] cannot be used", "channels[8].templates[1] cannot be used: the title for", "channels[8].templates[2] cannot be used: the body for"} {
 		if !strings.Contains(got, want) {
 			t.Errorf("the faults lack %s:\n%s", want, got)
 		}

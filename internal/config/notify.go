@@ -21,11 +21,20 @@ type Notify struct {
 // NotifyChannel is one place that is told.
 type NotifyChannel struct {
 	Name         string         `yaml:"name" doc:"Name of the channel, as policy rules and the audit log call it: 1 to 32 of a-z, 0-9 and -"`
-	Type         string         `yaml:"type" doc:"webhook or slack"`
+	Type         string         `yaml:"type" doc:"webhook, email, slack or teams"`
 	Kinds        []notify.Kind  `yaml:"kinds" doc:"Only of these kinds of event; absent: every kind. docs/notifications.md lists them"`
 	All          bool           `yaml:"all" doc:"Also of requests whose rules do not name the channel"`
 	URL          string         `yaml:"url" doc:"Of a webhook: where events are sent. https, except to an allowed loopback address"`
 	SecretFile   string         `yaml:"secret_file" doc:"Of a webhook: file with the secrets that sign, one whsec_… a line"`
+	URLFile      string         `yaml:"url_file" doc:"Of Teams: file with the workflow's URL, which is a secret"`
+	Server       string         `yaml:"server" doc:"Of e-mail: host and port of the mail server, as mail.example.com:587"`
+	TLS          string         `yaml:"tls" doc:"Of e-mail: starttls, which is the default, implicit, or none, to an allowed loopback address alone"`
+	User         string         `yaml:"user" doc:"Of e-mail: who signs in; absent: nobody"`
+	PasswordFile string         `yaml:"password_file" doc:"Of e-mail: file with the password"`
+	From         string         `yaml:"from" doc:"Of e-mail: the sender"`
+	To           []string       `yaml:"to" doc:"Of e-mail: addresses that get everything"`
+	People       bool           `yaml:"people" doc:"Of e-mail: also to the people whom an event concerns, at their people[].email"`
+	Domains      []string       `yaml:"domains" doc:"Of e-mail: whoever signs in under a name of such a domain, as dora@example.com, gets mail there"`
 	SlackChannel string         `yaml:"channel" doc:"Of Slack: id of the channel, as C0123456789"`
 	TokenFile    string         `yaml:"token_file" doc:"Of Slack: file with the bot's token, xoxb-…"`
 	SigningFile  string         `yaml:"signing_secret_file" doc:"Of Slack: file with the app's signing secret. With it messages have buttons, which the server takes at /v1/slack/actions"`
@@ -43,11 +52,13 @@ type NotifyWords struct {
 }
 
 // ChannelTypes are the types of channel.
-var ChannelTypes = []string{"webhook", "slack"}
+var ChannelTypes = []string{"webhook", "email", "slack", "teams"}
 
 // channelKeys are the keys of each type, besides those that all have: true where it cannot do without.
 var channelKeys = map[string]map[string]bool{
 	"webhook": {"url": true, "secret_file": true},
+	"email":   {"server": true, "from": true, "tls": false, "user": false, "password_file": false, "to": false, "people": false, "domains": false, "templates": false},
+	"teams":   {"url_file": true, "templates": false},
 	"slack":   {"channel": true, "token_file": true, "signing_secret_file": false, "api": false, "templates": false},
 }
 
@@ -92,6 +103,9 @@ func (k *checker) notify(n Notify) {
 				}
 			}
 		}
+		if c.Type == "email" {
+			k.email(at, c)
+		}
 		if c.SigningFile != "" && len(c.Kinds) > 0 && slices.Contains(c.Kinds, notify.RequestCreated) {
 			for _, kind := range []notify.Kind{notify.RequestApproved, notify.RequestDenied, notify.RequestCancelled, notify.RequestExpired} {
 				if !slices.Contains(c.Kinds, kind) {
@@ -112,10 +126,33 @@ func (k *checker) notify(n Notify) {
 	}
 }
 
+func (k *checker) email(at string, c NotifyChannel) {
+	for key, list := range map[string][]string{"from": {c.From}, "to": c.To} {
+		for _, s := range list {
+			if _, err := notify.ParseEmailAddress(s); s != "" && err != nil {
+				k.bad(at+"."+key, "holds %q: %v", s, err)
+			}
+		}
+	}
+	if c.TLS != "" {
+		k.oneOf(at+".tls", c.TLS, []string{notify.StartTLS, notify.ImplicitTLS, notify.NoTLS})
+	}
+	if (c.User == "") != (c.PasswordFile == "") {
+		k.bad(at+".user", "and password_file go together")
+	}
+	if len(c.To) == 0 && !c.People {
+		k.bad(at+".to", "is missing: nobody would get mail; or set people")
+	}
+	if len(c.Domains) > 0 && !c.People {
+		k.bad(at+".domains", "is for people")
+	}
+}
+
 // channelKeys checks that a channel has the keys that its type needs, and none of another.
 func (k *checker) channelKeys(at string, c NotifyChannel) {
 	has := map[string]bool{"url": c.URL != "", "secret_file": c.SecretFile != "", "channel": c.SlackChannel != "", "token_file": c.TokenFile != "",
-		"signing_secret_file": c.SigningFile != "", "api": c.API != "", "templates": len(c.Templates) > 0}
+		"signing_secret_file": c.SigningFile != "", "api": c.API != "", "url_file": c.URLFile != "", "server": c.Server != "", "tls": c.TLS != "",
+		"user": c.User != "", "password_file": c.PasswordFile != "", "from": c.From != "", "to": len(c.To) > 0, "people": c.People, "domains": len(c.Domains) > 0, "templates": len(c.Templates) > 0}
 	keys, ok := channelKeys[c.Type]
 	if !ok {
 		return // said already
