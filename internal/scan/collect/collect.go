@@ -201,8 +201,8 @@ func (r *run) resources(ctx context.Context) error {
 		case err != nil:
 			return err
 		}
-	} else {
-		r.lists(ctx, r.visible, types, nil)
+	} else if err := r.everyList(ctx); err != nil {
+		return err
 	}
 	r.further(ctx, members)
 	return nil

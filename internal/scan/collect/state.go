@@ -100,6 +100,13 @@ func sum(b []byte) uint32 { return crc32.Checksum(b, castagnoli) }
 
 // question is what a state answers. Another cloud, other subscriptions or another query is another question.
 func (r *run) question() string {
+	if r.ViaARM {
+		b, err := json.Marshal(map[string]any{"endpoint": r.Endpoint, "subscriptions": r.visible, "types": types, "via": "arm"})
+		if err != nil {
+			return "" // strings always encode
+		}
+		return string(b)
+	}
 	b, err := json.Marshal(map[string]any{"endpoint": r.Endpoint, "subscriptions": r.visible, "types": graphTypes, "query": query(graphTypes, false)})
 	if err != nil {
 		return "" // strings always encode

@@ -103,6 +103,75 @@ func TestResumeAfterEveryPage(t *testing.T) {
 	}
 }
 
+// By lists too: those that were read to their end are not asked for again, and one that was broken off is read whole.
+func TestResumeByLists(t *testing.T) {
+	body := large(t)
+	arm := collect.Config{ViaARM: true}
+	plain := newSim(t, sim.Config{Estate: body})
+	whole := plain.collect(t, arm).all()
+	lists := func(b *bench) (n int) {
+		for _, r := range b.Requests() {
+			if isList(r.Path) {
+				n++
+			}
+		}
+		return n
+	}
+	all := lists(plain)
+	if all < 60 {
+		t.Fatalf("%d requests for lists, want one for each type of each of five subscriptions", all)
+	}
+	b := newSim(t, sim.Config{Estate: body})
+	for _, n := range []int{0, 1, 20, all / 2, all - 1} {
+		state := filepath.Join(t.TempDir(), "scan.state")
+		ctx, cancel := context.WithCancel(t.Context())
+		var asked atomic.Int64
+		client := b.client(t, func(next http.RoundTripper) http.RoundTripper {
+			return transport(func(r *http.Request) (*http.Response, error) {
+				if isList(r.URL.Path) && asked.Add(1) > int64(n) {
+					cancel()
+					return nil, ctx.Err()
+				}
+				return next.RoundTrip(r)
+			})
+		})
+		broken := arm
+		broken.Client, broken.State, broken.Parallel = client, collect.NewState(state, 0), 4
+		if _, err := collect.Into(ctx, broken, &basket{}); !errors.Is(err, context.Canceled) {
+			t.Fatalf("broken off at list %d: %v", n, err)
+		}
+		cancel()
+		if other := collect.NewState(state, 0); n > 0 { // another way is another question
+			if _, err := collect.Into(t.Context(), collect.Config{Client: b.client(t, nil), State: other}, &basket{}); access.CodeOf(err) != access.CodeConflict {
+				t.Errorf("by Resource Graph: %v", err)
+			}
+		}
+		b.notes, b.progress = nil, nil
+		before := lists(b)
+		resumed := arm
+		resumed.State = collect.NewState(state, 0)
+		got := b.collect(t, resumed)
+		if rows := got.all(); !slices.Equal(rows, whole) || len(got.gaps) > 0 {
+			t.Errorf("after %d lists: %d resources, want %d; gaps %v", n, len(rows), len(whole), got.gaps)
+		}
+		// Those that were under way, of which there are at most four of some pages each, are read again.
+		if again := lists(b) - before; again > all-n+4*4 {
+			t.Errorf("after %d of %d requests: %d more", n, all, again)
+		}
+		if last := b.progress[len(b.progress)-1]; n >= all/2 && last.Resumed == 0 || last.Resumed > last.Rows {
+			t.Errorf("after %d lists the last progress is %+v", n, last)
+		}
+		if _, err := os.Stat(state); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("the state is still there: %v", err)
+		}
+	}
+}
+
+// isList tells the lists of types in a subscription from other calls.
+func isList(path string) bool {
+	return strings.Count(path, "/") == 5 && strings.Contains(path, "/providers/") && !strings.Contains(path, "Microsoft.Security")
+}
+
 // kept returns a state of a scan that was interrupted after some pages.
 func kept(t *testing.T, body []byte, pages int) []byte {
 	t.Helper()
