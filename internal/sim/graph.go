@@ -205,6 +205,9 @@ func (s *Sim) graphLocked(r *request) *answer {
 	if top < 1 || top > 1000 {
 		return bad("InvalidOptions", "$top must be 1 to 1000, got %d", top)
 	}
+	if s.cfg.GraphPage > 0 {
+		top = min(top, s.cfg.GraphPage)
+	}
 	q, err := parseQuery(in.Query)
 	if err != nil {
 		return bad("InvalidQuery", "Query is invalid: %v", err)

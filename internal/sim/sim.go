@@ -55,6 +55,8 @@ type Config struct {
 	Concurrency Concurrency
 	// PageSize of lists; 0 is 1000.
 	PageSize int
+	// GraphPage is how many rows a page of Resource Graph holds at most, however many are asked for; 0 is as many as are asked for.
+	GraphPage int
 	// Throttle enforces ARM's token buckets (FACTS 3) with 429 SubscriptionRequestsThrottled; without it the headers only count down.
 	Throttle bool
 	// GraphQuota enforces 15 Resource Graph queries per 5 seconds and principal.

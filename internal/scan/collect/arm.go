@@ -11,7 +11,8 @@ import (
 )
 
 // listRows is how many resources of a list are kept as one page of a state: less than a list may have, so that no list is held whole.
-const listRows = 500
+// Tests have smaller lists.
+var listRows = 500
 
 // everyList reads everything from the resource providers. With a state each list that was read to its end is kept, and is not asked for
 // again when the scan goes on; one that was broken off is.

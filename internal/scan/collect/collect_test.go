@@ -359,11 +359,15 @@ func TestFaultsOfResourceGraph(t *testing.T) {
 	}
 }
 
-// large is an estate of several pages in several parts.
+// few is how many rows a page holds in tests of many pages: a tenth of what Azure gives, and so a tenth of the time.
+const few = 100
+
+// large is an estate of several pages in several parts, where a page is few.
 func large(t testing.TB) []byte {
 	t.Helper()
+	collect.SmallParts(t, 4*few)
 	var body strings.Builder
-	if err := estates.WriteLarge(&body, estates.LargeOptions{VMs: 3600, NSGs: 40, Rules: 2, Subscriptions: 5}); err != nil {
+	if err := estates.WriteLarge(&body, estates.LargeOptions{VMs: 360, NSGs: 40, Rules: 2, Subscriptions: 5}); err != nil {
 		t.Fatal(err)
 	}
 	return []byte(body.String())
@@ -373,8 +377,8 @@ func large(t testing.TB) []byte {
 func TestAPartThatFailsInTheMiddle(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		body := large(t)
-		whole := newSim(t, sim.Config{Estate: body}).collect(t, collect.Config{}).all()
-		b := newSim(t, sim.Config{Estate: body})
+		whole := newSim(t, sim.Config{Estate: body, GraphPage: few}).collect(t, collect.Config{}).all()
+		b := newSim(t, sim.Config{Estate: body, GraphPage: few})
 		if _, err := b.Fault(sim.Fault{Kind: "error", Status: 503, PathPattern: "ResourceGraph", BodyPattern: "skipToken", Skip: 2}); err != nil {
 			t.Fatal(err)
 		}
@@ -388,7 +392,8 @@ func TestAPartThatFailsInTheMiddle(t *testing.T) {
 // With Azure's quota on, nothing is refused, and waiting takes no longer than the quota asks for.
 func TestTheQuotaIsKept(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newSim(t, sim.Config{Estate: manyVMs(45_000), GraphQuota: true})
+		b := newSim(t, sim.Config{Estate: manyVMs(45 * few), GraphPage: few, GraphQuota: true})
+		collect.SmallParts(t, 4*few)
 		start := time.Now()
 		// A page takes its time, so that the seconds in which the quota is told do not fall on whole ones.
 		if _, err := b.Fault(sim.Fault{Kind: "slow", PathPattern: "ResourceGraph", Delay: 170 * time.Millisecond}); err != nil {
@@ -529,7 +534,7 @@ func TestAManagerWithoutMemberships(t *testing.T) {
 
 // A collection that is broken off says so, and hides nothing as if it had failed.
 func TestBrokenOff(t *testing.T) {
-	b := newSim(t, sim.Config{Estate: large(t)})
+	b := newSim(t, sim.Config{Estate: large(t), GraphPage: few})
 	ctx, cancel := context.WithCancel(t.Context())
 	var n atomic.Int64
 	client := b.client(t, func(next http.RoundTripper) http.RoundTripper {

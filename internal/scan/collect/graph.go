@@ -22,10 +22,10 @@ var graphTypes = append(slices.Clone(types), managerType)
 
 // Pages follow one another: each names the next. So the question is put in parts, of which several are read at once; each part costs a
 // page that is not full, so that there are no more than are of use.
-const (
-	partRows = 4000 // rows that are worth a part of their own
-	maxParts = 8    // parts that are read at once
-)
+const maxParts = 8 // parts that are read at once
+
+// partRows are worth a part of their own. Tests have smaller estates.
+var partRows = 4000
 
 // part of the question: some subscriptions, and some types of them.
 type part struct {

@@ -64,13 +64,13 @@ func pagesOf(b *bench) int { return b.calls()["graph"] }
 // A scan that is interrupted after any number of pages goes on there, asks for few pages twice, and reads what a whole one reads.
 func TestResumeAfterEveryPage(t *testing.T) {
 	body := large(t)
-	plain := newSim(t, sim.Config{Estate: body})
+	plain := newSim(t, sim.Config{Estate: body, GraphPage: few, PageSize: few})
 	whole := plain.collect(t, collect.Config{}).all()
 	pages := pagesOf(plain) - 2 // without count and memberships
 	if pages < 6 {
 		t.Fatalf("the estate has %d pages, want several", pages)
 	}
-	again := newSim(t, sim.Config{Estate: body})
+	again := newSim(t, sim.Config{Estate: body, GraphPage: few, PageSize: few})
 	step := 1
 	if testing.Short() {
 		step = pages - 1
@@ -107,7 +107,7 @@ func TestResumeAfterEveryPage(t *testing.T) {
 func TestResumeByLists(t *testing.T) {
 	body := large(t)
 	arm := collect.Config{ViaARM: true}
-	plain := newSim(t, sim.Config{Estate: body})
+	plain := newSim(t, sim.Config{Estate: body, GraphPage: few, PageSize: few})
 	whole := plain.collect(t, arm).all()
 	lists := func(b *bench) (n int) {
 		for _, r := range b.Requests() {
@@ -121,7 +121,7 @@ func TestResumeByLists(t *testing.T) {
 	if all < 60 {
 		t.Fatalf("%d requests for lists, want one for each type of each of five subscriptions", all)
 	}
-	b := newSim(t, sim.Config{Estate: body})
+	b := newSim(t, sim.Config{Estate: body, GraphPage: few, PageSize: few})
 	for _, n := range []int{0, 1, 20, all / 2, all - 1} {
 		state := filepath.Join(t.TempDir(), "scan.state")
 		ctx, cancel := context.WithCancel(t.Context())
@@ -176,7 +176,7 @@ func isList(path string) bool {
 func kept(t *testing.T, body []byte, pages int) []byte {
 	t.Helper()
 	state := filepath.Join(t.TempDir(), "scan.state")
-	interrupted(t, newSim(t, sim.Config{Estate: body}), state, pages)
+	interrupted(t, newSim(t, sim.Config{Estate: body, GraphPage: few, PageSize: few}), state, pages)
 	data, err := os.ReadFile(state)
 	if err != nil {
 		t.Fatal(err)
@@ -187,11 +187,11 @@ func kept(t *testing.T, body []byte, pages int) []byte {
 // A state that is cut short anywhere behind its first line is resumed; one that is damaged anywhere is refused, or it was the end that
 // is damaged and that part is read again. Never does a scan miss something (P10).
 func TestDamagedStates(t *testing.T) {
-	body := manyVMs(2200)
-	whole := newSim(t, sim.Config{Estate: body}).collect(t, collect.Config{}).all()
+	body := manyVMs(220)
+	whole := newSim(t, sim.Config{Estate: body, GraphPage: few, PageSize: few}).collect(t, collect.Config{}).all()
 	data := kept(t, body, 2)
 	header := bytes.IndexByte(data, '\n') + 1
-	b := newSim(t, sim.Config{Estate: body})
+	b := newSim(t, sim.Config{Estate: body, GraphPage: few, PageSize: few})
 	try := func(data []byte) (*basket, error) {
 		state := filepath.Join(t.TempDir(), "scan.state")
 		if err := os.WriteFile(state, data, 0o600); err != nil {
@@ -228,7 +228,7 @@ func TestDamagedStates(t *testing.T) {
 // What is not the state of this very scan is refused with a way on, and left as it is; what is too old is begun anew.
 func TestForeignStates(t *testing.T) {
 	body := large(t)
-	b := newSim(t, sim.Config{Estate: body})
+	b := newSim(t, sim.Config{Estate: body, GraphPage: few, PageSize: few})
 	good := string(kept(t, body, 4))
 	for _, c := range []struct{ name, data, want string }{
 		{"another file", "root:x:0:0\n", "not the state of a scan"},
@@ -279,10 +279,10 @@ func TestForeignStates(t *testing.T) {
 // A token that Azure no longer takes sends the part back to its first page.
 func TestResumeWhenTheTokenHasRunOut(t *testing.T) {
 	body := large(t)
-	whole := newSim(t, sim.Config{Estate: body}).collect(t, collect.Config{}).all()
+	whole := newSim(t, sim.Config{Estate: body, GraphPage: few, PageSize: few}).collect(t, collect.Config{}).all()
 	state := filepath.Join(t.TempDir(), "scan.state")
-	interrupted(t, newSim(t, sim.Config{Estate: body}), state, 4)
-	b := newSim(t, sim.Config{Estate: body})
+	interrupted(t, newSim(t, sim.Config{Estate: body, GraphPage: few, PageSize: few}), state, 4)
+	b := newSim(t, sim.Config{Estate: body, GraphPage: few, PageSize: few})
 	if _, err := b.Fault(sim.Fault{Kind: "error", Status: 400, Code: "BadRequest", PathPattern: "ResourceGraph", BodyPattern: "skipToken", Count: 2}); err != nil {
 		t.Fatal(err)
 	}
@@ -299,12 +299,12 @@ func TestResumeWhenTheTokenHasRunOut(t *testing.T) {
 func TestAStateInUse(t *testing.T) {
 	body := large(t)
 	state := filepath.Join(t.TempDir(), "scan.state")
-	b := newSim(t, sim.Config{Estate: body})
+	b := newSim(t, sim.Config{Estate: body, GraphPage: few, PageSize: few})
 	var inside atomic.Bool
 	client := b.client(t, func(next http.RoundTripper) http.RoundTripper {
 		return transport(func(r *http.Request) (*http.Response, error) {
 			if isPage(r) && !inside.Swap(true) {
-				_, err := newSim(t, sim.Config{Estate: body}).try(t, collect.Config{State: collect.NewState(state, 0)})
+				_, err := newSim(t, sim.Config{Estate: body, GraphPage: few, PageSize: few}).try(t, collect.Config{State: collect.NewState(state, 0)})
 				var shown *access.Error
 				if !errors.As(err, &shown) || shown.Code != access.CodeConflict {
 					t.Errorf("a second scan on the same state: %v", err)
