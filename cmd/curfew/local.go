@@ -21,7 +21,7 @@ import (
 func local(e cli.Env) cli.Local {
 	return cli.Local{
 		Demo: func(ctx context.Context, o cli.DemoOptions) error {
-			return demo.Run(ctx, demo.Options{Listen: o.Listen, AzureListen: o.AzureListen, IssuerListen: o.IssuerListen, Dir: o.Dir, Packets: o.Packets, JSON: o.JSON, Program: e.Program,
+			return demo.Run(ctx, demo.Options{Listen: o.Listen, AzureListen: o.AzureListen, IssuerListen: o.IssuerListen, SlackListen: o.SlackListen, Dir: o.Dir, Packets: o.Packets, JSON: o.JSON, Program: e.Program,
 				Version: e.Version, Out: e.Stdout, Err: e.Stderr, Clock: e.Clock})
 		},
 		Sim: func(ctx context.Context, o cli.SimOptions) error {

@@ -8,6 +8,7 @@ import (
 type DemoOptions struct {
 	Listen, AzureListen string
 	IssuerListen        string // "": beside Listen
+	SlackListen         string // likewise
 	Dir                 string // "": a temporary one, removed at the end
 	Packets             bool   // machines are network namespaces
 	JSON                bool   // one line when ready, instead of words
@@ -57,7 +58,7 @@ With --packets, on Linux as root, each machine is a network namespace with a fir
 
 People sign in with curfew login, through an issuer of the demo's own that asks nobody for a password; --as does without, for scripts.
 
---json prints one line when it is ready: {"server","azure","issuer","ca","dir","accounts":[...]}.`,
+--json prints one line when it is ready: {"server","azure","issuer","slack","ca","dir","accounts":[...]}.`,
 		Example: "curfew demo\ncurfew demo --dir ./demo-state --json",
 		Args:    need(0, 0, "no arguments"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -70,6 +71,7 @@ People sign in with curfew login, through an issuer of the demo's own that asks 
 	f.StringVar(&o.Listen, "listen", "127.0.0.1:7447", "`ADDRESS` of the server, on the loopback interface; port 0 picks one")
 	f.StringVar(&o.AzureListen, "azure-listen", "127.0.0.1:7448", "`ADDRESS` of the simulated Azure, on the loopback interface")
 	f.StringVar(&o.IssuerListen, "issuer-listen", "", "`ADDRESS` of the issuer, on the loopback interface (default 127.0.0.1:7449, or a free port where --listen picks one)")
+	f.StringVar(&o.SlackListen, "slack-listen", "", "`ADDRESS` of the stand-in for Slack, on the loopback interface (default 127.0.0.1:7450, or a free port where --listen picks one)")
 	f.StringVar(&o.Dir, "dir", "", "`DIRECTORY` that keeps the state (default: a temporary one)")
 	f.BoolVar(&o.Packets, "packets", false, packetsUsage)
 	return cmd

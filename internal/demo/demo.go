@@ -45,15 +45,16 @@ func Accounts() []Account {
 	}
 }
 
-// Policy of the demo: everybody may ask for up to eight hours, and one other person approves; the database takes two of the group dba,
-// and two hours at most; in an emergency the group sre opens at once. Who is in a group the issuer says.
+// Policy of the demo: everybody may ask for up to eight hours, and one other person approves; the database takes one of
+// the group sre and one of the group dba, and two hours at most; in an emergency the group sre opens at once. Who is in a group the issuer says.
 func Policy() policy.Document {
 	return policy.Document{
 		Groups: map[string]policy.Group{"sre": {Claims: []string{"sre"}}, "dba": {Claims: []string{"dba"}}},
 		Rules: []policy.Rule{
 			{Name: "everyone", MaxDuration: access.Duration(8 * time.Hour), MaxTotal: access.Duration(12 * time.Hour), Approvals: 1,
 				BreakGlass: &policy.BreakGlass{Requesters: []string{"group:sre"}, MaxDuration: access.Duration(30 * time.Minute)}},
-			{Name: "data", VMs: []string{"db-*"}, MaxDuration: access.Duration(2 * time.Hour), Approvals: 2, Approvers: []string{"group:dba"}},
+			{Name: "data", VMs: []string{"db-*"}, MaxDuration: access.Duration(2 * time.Hour),
+				Steps: []policy.Step{{Name: "on call", Approvers: []string{"group:sre"}}, {Name: "data", Approvers: []string{"group:dba"}}}},
 		}}
 }
 
@@ -74,6 +75,7 @@ func named(p policy.Document) policy.Document {
 type Options struct {
 	Listen, AzureListen string
 	IssuerListen        string // "": DefaultIssuerListen, or any port where Listen takes any
+	SlackListen         string // likewise
 	Dir                 string // "": a temporary one, removed at the end
 	Packets             bool   // machines are network namespaces
 	JSON                bool   // one line on Out when ready, instead of words
@@ -89,6 +91,7 @@ type ready struct {
 	Server   string   `json:"server"`
 	Azure    string   `json:"azure"`
 	Issuer   string   `json:"issuer"` // its front page and control API
+	Slack    string   `json:"slack"`  // the page of the stand-in
 	CA       string   `json:"ca"`
 	Dir      string   `json:"dir"`
 	Accounts []string `json:"accounts"`
@@ -130,19 +133,25 @@ func Run(ctx context.Context, o Options) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, net.close()) }()
-	iss, err := startIssuer(ctx, issuerListen(o.IssuerListen, o.Listen), dir, "http://"+l.Addr().String(), o.Clock, o.Log)
+	iss, err := startIssuer(ctx, beside(o.IssuerListen, o.Listen, DefaultIssuerListen), dir, "http://"+l.Addr().String(), o.Clock, o.Log)
 	if err != nil {
 		return err
 	}
 	defer iss.close()
+	chat, told, err := startSlack(ctx, beside(o.SlackListen, o.Listen, DefaultSlackListen), dir, o.Clock)
+	if err != nil {
+		return err
+	}
+	defer chat.Close()
+	chat.Target = "http://" + l.Addr().String() + "/v1/slack/actions"
 	client, err := az.client(o.Clock, o.Log)
 	if err != nil {
 		return err
 	}
 	cfg := app.Config{Installation: Installation, Database: filepath.Join(dir, "curfew.db"), Policy: Policy(), Version: o.Version,
 		InventoryAge: 5 * time.Second, ScanEvery: 10 * time.Minute, Cloud: "simulated", Demo: map[string][]access.Role{}, MyIPs: map[string]netip.Addr{},
-		DemoGroups: map[string][]string{}, DemoSubjects: map[string]string{}, SignIn: iss.signIn()}
-	line := ready{Azure: az.URL, Issuer: iss.URL, CA: az.CA, Dir: dir}
+		DemoGroups: map[string][]string{}, DemoSubjects: map[string]string{}, SignIn: iss.signIn(), Notify: told}
+	line := ready{Azure: az.URL, Issuer: iss.URL, Slack: chat.Page(), CA: az.CA, Dir: dir}
 	for _, a := range Accounts() {
 		cfg.Demo[a.Name], cfg.MyIPs[a.Name], cfg.DemoGroups[a.Name] = a.Roles, a.MyIP, a.Groups
 		cfg.DemoSubjects[a.Name] = iss.issuer.ObjectID(a.Name)
@@ -234,6 +243,7 @@ func welcome(o Options, l ready) string {
 	p("  server   %s", l.Server)
 	p("  azure    %s  (simulated; GET /_sim/ describes faults, time and the outside hand)", l.Azure)
 	p("  issuer   %s  (people sign in with it, without a password: curfew login)", l.Issuer)
+	p("  slack    %s  (a stand-in: press its buttons as whom you like)", l.Slack)
 	p("  ca       %s", l.CA)
 	p("  state    %s%s", l.Dir, map[bool]string{true: "  (removed at the end)", false: "  (kept)"}[o.Dir == ""])
 	p("  accounts %s", strings.Join(l.Accounts, ", "))
@@ -260,6 +270,12 @@ func welcome(o Options, l ready) string {
 	p("  # in a third terminal: decide, for less if you like")
 	p("  %s --as approver request list --state pending", run)
 	p("  %s --as approver approve ID --for 10m", run)
+	p("  # or in Slack: open %s?as=approver, press, and make that user yours with the code that it shows", l.Slack)
+	p("  %s --as approver link slack CODE", run)
+	p("  # the database takes two, of two groups; in an emergency the glass is broken, loudly")
+	p("  %s --as requester plan request db-01 --reason \"INC-4711\"", run)
+	p("  %s --as requester break-glass web-01 --reason \"INC-4711 nobody answers\"", run)
+	p("  %s --as approver break-glass list", run)
 	p("  # what is open, for whom, how long; shut it early")
 	p("  %s --as requester grant list", run)
 	p("  %s --as requester grant close ID", run)

@@ -82,13 +82,13 @@ func (i *issuing) close() {
 	<-i.done
 }
 
-// issuerListen is the address for an issuer where none was named: beside the server's, or any free port where that one is free too.
-func issuerListen(named, server string) string {
+// beside is the address for an issuer where none was named: beside the server's, or any free port where that one is free too.
+func beside(named, server, usual string) string {
 	if named != "" {
 		return named
 	}
 	if host, port, err := net.SplitHostPort(server); err == nil && port == "0" {
 		return net.JoinHostPort(host, "0")
 	}
-	return DefaultIssuerListen
+	return usual
 }
