@@ -47,7 +47,6 @@ func fakeSSH() {
 //	outside NSG JSON           an outside hand edits an NSG
 //	fault JSON                arms a fault of the simulator
 //	slack …                    a stand-in for Slack: see slack_test.go
-//	tofile FILE TEXT           writes a file that only its owner reads
 //	hostport VAR URL           puts the host and port of a URL into a variable
 //	device ACCOUNT PROGRAM ARGS…   runs a sign-in by device code and chooses the account in a browser; what it printed is in device.out and device.err
 //	mode MODE FILE            requires a file's permissions, in octal; where files have none it passes
@@ -76,7 +75,7 @@ func TestScript(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"start": start, "end": end, "exits": exits, "eventually": eventually, "capture": capture, "rules": rules, "outside": outside, "fault": fault, "hostport": hostport, "device": device, "issuer": atIssuer, "mode": mode,
-			"slack": slack, "tofile": tofile,
+			"slack": slack,
 		},
 	})
 }
@@ -439,10 +438,4 @@ func mode(ts *testscript.TestScript, neg bool, args []string) {
 	if got := strconv.FormatUint(uint64(st.Mode().Perm()), 8); got != args[0] && runtime.GOOS != "windows" {
 		ts.Fatalf("%s has mode %s, want %s", args[1], got, args[0])
 	}
-
-func tofile(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) != 2 {
-		ts.Fatalf("usage: tofile FILE TEXT")
-	}
-	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(args[1]+"\n"), 0o600))
 }

@@ -42,7 +42,7 @@ func signIn(cfg Config, deps Deps, b *broker.Broker, url string) (*identity.Mana
 		c.People = append(c.People, identity.Person{Name: p.Name, Roles: p.Roles, Subject: p.Subject})
 	}
 	for name := range cfg.Demo { // theirs without a sign-in, and nobody else's
-		c.People = append(c.People, identity.Person{Name: name, Roles: cfg.Demo[name]})
+		c.People = append(c.People, identity.Person{Name: name, Roles: cfg.Demo[name], Groups: cfg.DemoGroups[name]})
 		if sub := cfg.DemoSubjects[name]; sub != "" { // or with one, as that account, with the roles that the issuer tells
 			c.People = append(c.People, identity.Person{Name: name, Subject: sub})
 		}

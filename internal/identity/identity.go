@@ -62,7 +62,8 @@ type Accounts interface {
 type Person struct {
 	Name    string
 	Roles   []access.Role
-	Subject string // oid, tenant/oid or sub of the account that is theirs at the issuer; "": they do not sign in there
+	Groups  []string // of somebody who does not sign in at the issuer
+	Subject string   // oid, tenant/oid or sub of the account that is theirs at the issuer; "": they do not sign in there
 }
 
 // RoleRule gives a role to whoever has one of the application's roles or is in one of the groups.

@@ -176,7 +176,7 @@ func (m *Manager) noteUp() {
 func (m *Manager) Current(ctx context.Context, name string) (access.Caller, error) {
 	for _, p := range m.cfg.People {
 		if access.SamePerson(p.Name, name) && p.Subject == "" {
-			return access.Caller{Name: p.Name, Roles: p.Roles}, nil
+			return access.Caller{Name: p.Name, Roles: p.Roles, Groups: p.Groups}, nil
 		}
 	}
 	if m.issuer == nil {
