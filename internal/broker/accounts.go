@@ -46,8 +46,9 @@ type Session struct {
 	Key         string        `json:"key"`
 	Roles       []access.Role `json:"roles"`
 	Groups      []string      `json:"groups,omitempty"`
-	Via         string        `json:"via"`            // browser, device, portal
-	From        string        `json:"from,omitempty"` // address of the sign-in
+	Given       bool          `json:"given,omitempty"` // the configuration gives the name to this very key
+	Via         string        `json:"via"`             // browser, device, portal
+	From        string        `json:"from,omitempty"`  // address of the sign-in
 	StartedAt   time.Time     `json:"started_at"`
 	ConfirmedAt time.Time     `json:"confirmed_at"` // when the issuer last vouched for the person
 	EndsAt      time.Time     `json:"ends_at"`
@@ -156,9 +157,9 @@ func dropAccount(tx Tx, a Account) error { return tx.DropRecord(RecordAccount, H
 const maxSessions = 50
 
 // OpenSession begins a session of somebody whom the issuer has just vouched for, under the hash of its token. The name that they come
-// with is theirs if nobody else has it, or if given says that the configuration gives it to this very key; a name that they were
-// bound to before is kept. It returns the session as it was stored.
-func (b *Broker) OpenSession(ctx context.Context, hash string, s Session, given bool) (Session, error) {
+// with is theirs if nobody else has it, and it is not reserved unless Given says that the configuration gives it to this very key; a
+// name that they were bound to before is kept. It returns the session as it was stored.
+func (b *Broker) OpenSession(ctx context.Context, hash string, s Session, reserved func(name string) bool) (Session, error) {
 	now := b.Now()
 	s.StartedAt, s.ConfirmedAt, s.ID = now, now, hash
 	err := b.update(ctx, func(tx Tx) error {
@@ -170,11 +171,15 @@ func (b *Broker) OpenSession(ctx context.Context, hash string, s Session, given 
 			return access.Errorf(access.CodeDenied, "%s has been kept out by an admin since %s", acc.Name, access.Clock(acc.BarredAt)).
 				WithHint("an admin can let you in again")
 		}
-		if known && !given {
+		if known && !s.Given {
 			s.Name = acc.Name
 		}
 		if err := CheckPersonName(s.Name); err != nil {
 			return err
+		}
+		if !s.Given && reserved != nil && reserved(s.Name) { // the name that they are bound to may have been given away since
+			return access.Errorf(access.CodeDenied, "the name %s is somebody's of the configuration", s.Name).
+				WithHint("if that is you, an admin adds your account's subject to the entry under people; if not, they release the name that you had before")
 		}
 		other, _, taken, err := accountByName(tx, s.Name)
 		if err != nil {
@@ -251,7 +256,7 @@ func (b *Broker) SessionByHash(ctx context.Context, hash string) (s Session, err
 		}
 		return err
 	})
-	if access.CodeOf(err) == access.CodeNotFound || err == nil && !b.Now().Before(s.EndsAt) {
+	if access.CodeOf(err) == access.CodeNotFound || err == nil && !b.Now().Before(s.EndsAt) { // its end is looked at whatever has been tidied away
 		return Session{}, access.Errorf(access.CodeUnauthenticated, "your session is over").WithHint("sign in again with: curfew login")
 	}
 	return s, err
@@ -440,6 +445,17 @@ func (b *Broker) NoteIssuer(err error) {
 	if err != nil {
 		b.issuerErr = words(err)
 	}
+}
+
+// dropAllSessions ends everybody's sessions: a database that was restored from a backup holds some that were ended since.
+func dropAllSessions(tx Tx) error {
+	rs, err := tx.Records(RecordSession, "")
+	for _, r := range rs {
+		if err == nil {
+			err = tx.DropRecord(RecordSession, r.ID)
+		}
+	}
+	return err
 }
 
 // people are those whom the configuration names and those who have signed in: for naming approvers, not for deciding.

@@ -119,6 +119,9 @@ const (
 	metaClock        = "clock_mark"
 )
 
+// looksRestored begins the reason of a hold over a database that is taken for a restored backup.
+const looksRestored = "the database looks restored"
+
 // New opens a broker over a store: it loads what is live, and decides whether openings are on hold.
 func New(ctx context.Context, cfg Config) (*Broker, error) {
 	if cfg.RequestExpiry <= 0 {
@@ -152,8 +155,13 @@ func New(ctx context.Context, cfg Config) (*Broker, error) {
 		if b.hold, err = tx.Meta(metaHold); err != nil {
 			return err
 		}
+		if cfg.Restored != "" && !strings.HasPrefix(b.hold, looksRestored) { // once: an admin signs in to confirm
+			if err := dropAllSessions(tx); err != nil {
+				return err
+			}
+		}
 		if cfg.Restored != "" && b.hold == "" {
-			b.hold = "the database looks restored from a backup (" + cfg.Restored + "); grants that were closed or revoked since then may stand in it as live"
+			b.hold = looksRestored + " from a backup (" + cfg.Restored + "); grants that were closed or revoked since then may stand in it as live"
 			if err := tx.SetMeta(metaHold, b.hold); err != nil {
 				return err
 			}

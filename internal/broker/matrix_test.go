@@ -411,7 +411,7 @@ func (th *things) call(method string, c access.Caller, of access.Caller) (id str
 		return "", func() error { _, err := b.Sessions(ctx, c, false); return err }
 	case "ReleaseAccount", "EndSessions":
 		name := fmt.Sprintf("dora-%d", th.n)
-		if _, err := b.OpenSession(ctx, broker.HashSecret(name), broker.Session{Name: name, Key: name, Roles: bt.Requester.Roles, EndsAt: b.Now().Add(time.Hour)}, false); err != nil {
+		if _, err := b.OpenSession(ctx, broker.HashSecret(name), broker.Session{Name: name, Key: name, Roles: bt.Requester.Roles, EndsAt: b.Now().Add(time.Hour)}, nil); err != nil {
 			th.t.Fatal(err)
 		}
 		return "", func() error {

@@ -1,6 +1,7 @@
 package broker_test
 
 import (
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -46,5 +47,50 @@ func TestNobodyDecidesOnWhatTheirTokenAsked(t *testing.T) {
 		if r, err = b.Approve(t.Context(), bt.Approver, r.ID, broker.ReviewInput{}); err != nil || r.State != access.Approved {
 			t.Errorf("another approver: %+v, %v", r.State, err)
 		}
+	})
+}
+
+// A backup holds sessions that were ended since: none of them comes back to life. Those of after the restart are others.
+func TestARestoredDatabaseHasNoSessions(t *testing.T) {
+	dir, backup := t.TempDir(), t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		open := func(s *bt.Stack, id string) {
+			t.Helper()
+			if _, err := s.Broker.OpenSession(t.Context(), broker.HashSecret(id), broker.Session{Name: "dora", Key: "k", Roles: bt.Requester.Roles, EndsAt: s.Broker.Now().Add(12 * time.Hour)}, nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		live := func(s *bt.Stack, id string) bool {
+			_, err := s.Broker.SessionByHash(t.Context(), broker.HashSecret(id))
+			return err == nil
+		}
+		start := func() *bt.Stack { return bt.New(t, bt.Options{Dir: dir, NoStart: true}) }
+		s := start()
+		open(s, "lost laptop")
+		s.Stop()
+		copyDB(t, dir, backup)
+		s = start()
+		if !live(s, "lost laptop") {
+			t.Error("a session did not survive a plain restart")
+		}
+		if _, err := s.Broker.EndSessions(t.Context(), bt.Admin, broker.EndSessionsInput{Person: "dora"}); err != nil {
+			t.Fatal(err)
+		}
+		s.Stop()
+		copyDB(t, backup, dir)
+		s = start()
+		if h := s.Broker.Hold(); !strings.Contains(h, "restored from a backup") {
+			t.Fatalf("hold %q", h)
+		}
+		if live(s, "lost laptop") {
+			t.Error("a session that was ended is back")
+		}
+		open(s, "admin")
+		s.Stop()
+		s = start()
+		if !live(s, "admin") {
+			t.Error("a session of after the restore ended with a restart")
+		}
+		s.Stop()
 	})
 }

@@ -298,11 +298,9 @@ func (m *Manager) assign(p *person, appRoles, subjects []string, fold bool) {
 // admit tells whether the person may come in.
 func (m *Manager) admit(p person) error {
 	if !p.Given {
-		for _, q := range m.cfg.People {
-			if access.SamePerson(q.Name, p.Name) {
-				return access.Errorf(access.CodeDenied, "the name %s is somebody's of the configuration", q.Name).
-					WithHint("if that is you, an admin adds your account's subject to the entry under people")
-			}
+		if m.reserved(p.Name) {
+			return access.Errorf(access.CodeDenied, "the name %s is somebody's of the configuration", p.Name).
+				WithHint("if that is you, an admin adds your account's subject to the entry under people")
 		}
 		if err := broker.CheckPersonName(p.Name); err != nil {
 			return err
@@ -313,4 +311,9 @@ func (m *Manager) admit(p person) error {
 			WithHint("an admin gives roles to groups and application roles under sign_in.roles")
 	}
 	return nil
+}
+
+// reserved tells whether a name is of the configuration.
+func (m *Manager) reserved(name string) bool {
+	return slices.ContainsFunc(m.cfg.People, func(q Person) bool { return access.SamePerson(q.Name, name) })
 }

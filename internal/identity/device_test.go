@@ -2,6 +2,7 @@ package identity_test
 
 import (
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"slices"
 	"strings"
@@ -192,7 +193,14 @@ func TestMoreGroupsThanATokenHolds(t *testing.T) {
 		"no list":               {pages: func(*world, *http.Request) (int, any) { return 200, object{"values": []int{}} }},
 		"no JSON":               {pages: func(*world, *http.Request) (int, any) { return 200, "x" }},
 		"a group without an id": {pages: func(*world, *http.Request) (int, any) { return 200, page("", "g-platform", "") }},
-		"a page elsewhere":      {pages: func(*world, *http.Request) (int, any) { return 200, page("http://127.0.0.1:1/v1.0/me?x", "g-platform") }},
+		"a page elsewhere": {pages: func(w *world, _ *http.Request) (int, any) {
+			other := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+				w.t.Errorf("the access token was taken to another host: %s", r.Header.Get("Authorization"))
+				writeJSON(rw, 200, page("", "g-platform"))
+			}))
+			w.t.Cleanup(other.Close)
+			return 200, page(other.URL+"/v1.0/me?x", "g-platform")
+		}},
 		"the second page fails": {pages: func(w *world, r *http.Request) (int, any) {
 			if r.URL.Query().Get("page") != "" {
 				return 500, object{}

@@ -45,7 +45,7 @@ const (
 // Accounts keeps accounts, sessions and tokens. *broker.Broker implements it.
 type Accounts interface {
 	Now() time.Time
-	OpenSession(ctx context.Context, hash string, s broker.Session, given bool) (broker.Session, error)
+	OpenSession(ctx context.Context, hash string, s broker.Session, reserved func(name string) bool) (broker.Session, error)
 	SessionByHash(ctx context.Context, hash string) (broker.Session, error)
 	SessionsOf(ctx context.Context, name string) ([]broker.Session, error)
 	ConfirmSession(ctx context.Context, s broker.Session, confirmed bool) (broker.Session, error)

@@ -20,7 +20,7 @@ func (m *Manager) begin(ctx context.Context, p person, refresh, via string, from
 	token := broker.NewSecret(SessionPrefix)
 	hash := broker.HashSecret(token)
 	now := m.acc.Now()
-	s := broker.Session{Name: p.Name, Key: p.Key, Roles: p.Roles, Groups: p.Groups, Via: via, EndsAt: now.Add(m.issuer.SessionLife), Refresh: m.seal.close(refresh, hash)}
+	s := broker.Session{Name: p.Name, Key: p.Key, Roles: p.Roles, Groups: p.Groups, Given: p.Given, Via: via, EndsAt: now.Add(m.issuer.SessionLife), Refresh: m.seal.close(refresh, hash)}
 	if from.IsValid() {
 		s.From = from.String()
 	}
@@ -28,7 +28,7 @@ func (m *Manager) begin(ctx context.Context, p person, refresh, via string, from
 		s.EndsAt = now.Add(unrefreshed)
 		m.log.Warn("the issuer gave no refresh token, so that a session ends after five minutes: the application needs offline_access", "person", p.Name)
 	}
-	s, err := m.acc.OpenSession(ctx, hash, s, p.Given)
+	s, err := m.acc.OpenSession(ctx, hash, s, m.reserved)
 	if err != nil {
 		return broker.Session{}, "", err
 	}
@@ -45,6 +45,10 @@ func (m *Manager) use(ctx context.Context, hash string) (broker.Session, error) 
 	s, err := m.acc.SessionByHash(ctx, hash)
 	if err != nil {
 		return s, err
+	}
+	if !s.Given && m.reserved(s.Name) { // it is given to somebody else since, and two people of one name are one to every rule
+		return broker.Session{}, access.Errorf(access.CodeUnauthenticated, "your session is over: the name %s is now somebody's of the configuration", s.Name).
+			WithHint("an admin releases the name that you had; then sign in again with: curfew login")
 	}
 	if m.confirmed(s, m.issuer.ConfirmAfter) || len(s.Refresh) == 0 || m.isDownNow() {
 		return s, nil
@@ -134,7 +138,7 @@ func (m *Manager) renew(ctx context.Context, s broker.Session) (broker.Session, 
 	if len(p.Roles) == 0 {
 		return over(true, "the issuer tells no group or application role any more that gives a role", signIn("you have no role here any more"))
 	}
-	s.Roles, s.Groups = p.Roles, p.Groups
+	s.Roles, s.Groups, s.Given = p.Roles, p.Groups, p.Given && access.SamePerson(p.Name, s.Name)
 	if t.Refresh != "" {
 		s.Refresh = m.seal.close(t.Refresh, s.ID)
 	}
@@ -187,6 +191,9 @@ func (m *Manager) Current(ctx context.Context, name string) (access.Caller, erro
 		return access.Caller{}, err
 	}
 	for _, s := range list {
+		if !s.Given && m.reserved(s.Name) {
+			continue
+		}
 		if !m.confirmed(s, justNow) {
 			if len(s.Refresh) == 0 {
 				continue

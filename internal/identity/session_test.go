@@ -516,6 +516,30 @@ func TestNamesThatNobodyGetsBySigningIn(t *testing.T) {
 	wantCode(t, err, access.CodeDenied, "zoe has no role here")
 }
 
+// A name that the configuration gives to somebody else later is theirs alone from then on.
+func TestANameThatIsGivenAway(t *testing.T) {
+	w := open(t, nil)
+	token := w.in(nil).Token
+	w.cfg.People = append(w.cfg.People, identity.Person{Name: "Dora@example.com", Roles: []access.Role{access.Approver}})
+	w.restart()
+	_, err := w.bearer(token)
+	wantCode(t, err, access.CodeUnauthenticated, "now somebody's of the configuration")
+	for _, name := range []string{"dora@example.com", "dora.new@example.com"} { // whatever the issuer calls them: they are bound to the old name
+		w.iss.say(object{"preferred_username": name})
+		_, err := w.tryIn()
+		wantCode(t, err, access.CodeDenied, "somebody's of the configuration")
+	}
+	if c, err := w.m.Current(t.Context(), "dora@example.com"); err != nil || !c.Has(access.Approver) || c.Session != "" {
+		t.Errorf("got %+v, %v", c, err)
+	}
+	// And back: the entry names their account, which keeps its name and gets its roles.
+	w.cfg.People[len(w.cfg.People)-1].Subject = "o-dora"
+	w.restart()
+	if got := w.in(nil); got.Name != "Dora@example.com" || strings.Join(got.Roles, " ") != "requester approver" {
+		t.Errorf("got %+v", got)
+	}
+}
+
 // The name of a group in the configuration means that group, and not one that somebody called so.
 func TestANameOfAGroupIsNotTakenFromTheIssuer(t *testing.T) {
 	w := open(t, nil)
