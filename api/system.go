@@ -42,6 +42,7 @@ type Status struct {
 	Store     string    `json:"store,omitempty" doc:"What is wrong with the store"`
 	Azure     string    `json:"azure,omitempty" doc:"What is wrong with Azure"`
 	SignIn    string    `json:"sign_in,omitempty" doc:"What is wrong with the issuer through which people sign in"`
+	Policy    string    `json:"policy,omitempty" doc:"Why the newest policy is not in force, in full for admins; the one before stays"`
 	LastSweep time.Time `json:"last_sweep,omitzero"`
 	Spooled   int       `json:"spooled" doc:"Entries that wait to be recorded"`
 	Live      int       `json:"live"`

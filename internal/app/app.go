@@ -38,6 +38,7 @@ type Config struct {
 	Database      string // path; the spool of the audit log stands beside it. sqlite.Memory keeps nothing
 	Subscriptions []string
 	Policy        policy.Document
+	PolicyFile    string // file or folder, read again when it changes; in place of Policy
 	People        []server.Person
 	SignIn        *identity.Issuer // through whom people sign in; nil: through nobody. Without a PublicURL it is where the server listens
 	Workloads     []identity.Workload
@@ -111,7 +112,7 @@ func Start(ctx context.Context, cfg Config, deps Deps) (_ *App, err error) {
 	if cfg.InventoryAge <= 0 {
 		cfg.InventoryAge = time.Minute
 	}
-	rules, err := policy.New(cfg.Policy)
+	rules, err := newRuler(cfg.Policy, cfg.PolicyFile, deps.Clock, deps.Log, deps.Registry)
 	if err != nil {
 		return nil, err
 	}
@@ -185,7 +186,7 @@ func Start(ctx context.Context, cfg Config, deps Deps) (_ *App, err error) {
 	live := inventory.NewLive(deps.Azure, deps.Clock, cfg.Subscriptions, cfg.InventoryAge)
 	b, err := broker.New(ctx, broker.Config{
 		Installation: cfg.Installation, Store: store, Spool: spool, Clock: deps.Clock, Inventory: live, Backend: backend,
-		Policy: func() broker.Policy { return rules }, People: func() []access.Caller { return people(cfg) },
+		Policy: rules.policy, People: func() []access.Caller { return people(cfg) },
 		RequestExpiry: cfg.RequestExpiry, KeyRetention: cfg.KeyRetention, Restored: restored, AcceptStore: accept,
 		Scanner: &scanner{az: deps.Azure, cloud: cfg.Cloud, subscriptions: cfg.Subscriptions, clock: deps.Clock, log: deps.Log},
 		OnScan:  exposed.note, ScanRetention: cfg.ScanRetention, Routes: routes(cfg.Notify),
@@ -194,6 +195,7 @@ func Start(ctx context.Context, cfg Config, deps Deps) (_ *App, err error) {
 	if err != nil {
 		return nil, err
 	}
+	rules.begin(ctx, b)
 	rec := reconcile.New(reconcile.Config{
 		Installation: cfg.Installation, Broker: b, Backend: backend, Inventory: live,
 		Subscriptions: func(ctx context.Context) ([]string, error) {
@@ -250,6 +252,7 @@ func Start(ctx context.Context, cfg Config, deps Deps) (_ *App, err error) {
 		running.Go(func() { sign.run(work) })
 	}
 	running.Go(func() { tell(work) })
+	running.Go(func() { rules.run(work, b) })
 	if cfg.ScanEvery > 0 {
 		running.Go(func() { b.ScanOnSchedule(work, cfg.ScanEvery) })
 	}

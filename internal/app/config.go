@@ -21,7 +21,7 @@ import (
 // FromConfig is what Start needs of a configuration file. It makes the data folder if there is none.
 func FromConfig(c config.Config, version string) (Config, error) {
 	out := Config{
-		Installation: c.Installation, Database: filepath.Join(c.DataDir, "curfew.db"), Subscriptions: c.Azure.Subscriptions, Policy: c.Policy,
+		Installation: c.Installation, Database: filepath.Join(c.DataDir, "curfew.db"), Subscriptions: c.Azure.Subscriptions, Policy: c.Policy, PolicyFile: c.PolicyFile,
 		Listen: c.Listen, TrustedProxies: c.TrustedProxies,
 		RequestExpiry: time.Duration(c.RequestExpiry), KeyRetention: time.Duration(c.KeyRetention), SweepEvery: time.Duration(c.SweepInterval),
 		ScanEvery: time.Duration(c.ScanInterval), ScanRetention: time.Duration(c.ScanRetention), Cloud: c.Azure.Cloud, Notify: c.Notify,

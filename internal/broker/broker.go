@@ -102,6 +102,7 @@ type Broker struct {
 		minute  time.Time
 		n, left int
 	}
+	policyErr        string // why the newest policy is not in force
 	lastSweep        time.Time
 	saidHousekeeping said
 	saidOver         said              // that what is over could not be stored
@@ -569,7 +570,7 @@ func (b *Broker) Status(context.Context) Status {
 	})
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	s.Store, s.Azure, s.SignIn, s.LastSweep = b.storeErr, b.azureErr, b.issuerErr, b.lastSweep
+	s.Store, s.Azure, s.SignIn, s.Policy, s.LastSweep = b.storeErr, b.azureErr, b.issuerErr, b.policyErr, b.lastSweep
 	s.Ready = s.Store == "" && s.Azure == "" && !s.LastSweep.IsZero()
 	return s
 }

@@ -138,6 +138,9 @@ var cells = map[string][]access.Code{
 	"LinkIdentity":   {unauth, denied, ok, denied, ok, ok, ok, ok, ok, ok, ok, denied},
 	"Links":          {unauth, denied, ok, denied, ok, ok, ok, ok, ok, ok, ok, ok},
 	"Unlink":         {unauth, denied, ok, denied, hidden, hidden, ok, hidden, ok, ok, hidden, ok},
+	"Policy":         {unauth, denied, denied, denied, denied, ok, ok, ok, ok, ok, ok, ok},
+	"PolicyWho":      {unauth, denied, denied, denied, denied, denied, denied, ok, ok, ok, denied, ok},
+	"ReplayPolicy":   {unauth, denied, denied, denied, denied, denied, denied, ok, ok, ok, denied, ok},
 	"Reconcile":      {unauth, denied, denied, denied, denied, denied, denied, denied, ok, ok, denied, ok},
 	"Resume":         {unauth, denied, denied, denied, denied, denied, denied, denied, conflict, conflict, denied, conflict}, // nothing is on hold
 	"Status":         {ok, ok, ok, ok, ok, ok, ok, ok, ok, ok, ok, ok},                                                       // takes no caller
@@ -435,6 +438,12 @@ func (th *things) call(method string, c access.Caller, of access.Caller) (id str
 			th.t.Fatal(err)
 		}
 		return "", func() error { return b.RevokeToken(ctx, c, tok.ID, "") }
+	case "Policy":
+		return "", func() error { _, err := b.Policy(ctx, c); return err }
+	case "PolicyWho":
+		return "", func() error { _, err := b.PolicyWho(ctx, c, "web-01"); return err }
+	case "ReplayPolicy":
+		return "", func() error { _, err := b.ReplayPolicy(ctx, c, "rules: [{name: all}]"); return err }
 	case "Reconcile":
 		return "", func() error { _, err := b.Reconcile(ctx, c); return err }
 	case "Resume":

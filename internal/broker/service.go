@@ -9,6 +9,7 @@ import (
 	"github.com/curfew-jit/curfew/internal/audit"
 	"github.com/curfew-jit/curfew/internal/enforce"
 	"github.com/curfew-jit/curfew/internal/notify"
+	"github.com/curfew-jit/curfew/internal/policy"
 	"github.com/curfew-jit/curfew/internal/scan"
 )
 
@@ -101,6 +102,13 @@ type Service interface {
 	LinkIdentity(ctx context.Context, c access.Caller, in LinkInput) (Link, error)
 	Links(ctx context.Context, c access.Caller) ([]Link, error)
 	Unlink(ctx context.Context, c access.Caller, id string) error
+
+	// Policy returns the policy that is in force.
+	Policy(ctx context.Context, c access.Caller) (policy.Info, error)
+	// PolicyWho says who can get into a machine, within what, and who must agree.
+	PolicyWho(ctx context.Context, c access.Caller, vm string) (policy.WhoReport, error)
+	// ReplayPolicy decides the requests of the last 90 days again, by the text of another policy. It changes nothing.
+	ReplayPolicy(ctx context.Context, c access.Caller, text string) (policy.ReplayReport, error)
 
 	// Resume ends a hold on openings (restored database, clock gone back) once an admin has looked.
 	Resume(ctx context.Context, c access.Caller, comment string) error
@@ -227,6 +235,7 @@ type Status struct {
 	Store     string    `json:"store,omitempty"`   // what is wrong with the store
 	Azure     string    `json:"azure,omitempty"`   // what is wrong with Azure
 	SignIn    string    `json:"sign_in,omitempty"` // what is wrong with the issuer of people's tokens
+	Policy    string    `json:"policy,omitempty"`  // why the newest policy is not in force
 	LastSweep time.Time `json:"last_sweep"`
 	Spooled   int       `json:"spooled"` // entries that wait to be recorded
 	Live      int       `json:"live"`

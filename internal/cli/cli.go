@@ -208,7 +208,7 @@ A VM is named by name, group/name, or resource id.`,
 	add(groupTry, c.demoCmd(), c.simCmd(), c.serveCmd())
 	add(groupAccess, c.loginCmd(), c.logoutCmd(), c.whoamiCmd(), c.sshCmd(), c.ensureCmd(), c.requestCmd(), c.approveCmd(), c.denyCmd(), c.delegationCmd(), c.breakGlassCmd(), c.grantCmd())
 	add(groupMachines, c.vmCmd(), c.scanCmd(), c.fixCmd(), c.protectCmd(), c.unprotectCmd(), c.planCmd())
-	add(groupOperate, c.reconcileCmd(), c.sweepCmd(), c.auditCmd(), c.accountCmd(), c.sessionCmd(), c.tokenCmd(), c.azureCmd(), c.notifyCmd(), c.linkCmd())
+	add(groupOperate, c.reconcileCmd(), c.sweepCmd(), c.policyCmd(), c.auditCmd(), c.accountCmd(), c.sessionCmd(), c.tokenCmd(), c.azureCmd(), c.notifyCmd(), c.linkCmd())
 	add(groupOther, c.completionCmd(), c.versionCmd())
 	root.SetHelpCommand(helpCmd())
 	root.SetHelpCommandGroupID(groupOther)

@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/curfew-jit/curfew/api"
+	"github.com/curfew-jit/curfew/internal/access"
 )
 
 // Whoami is who the server takes the caller for, and how it came to that.
@@ -27,6 +28,11 @@ func (c *cli) whoamiCmd() *cobra.Command {
 			me, err := cl.Whoami(cmd.Context())
 			if err != nil {
 				return err
+			}
+			if slices.Contains(me.Roles, string(access.Admin)) {
+				if st, err := cl.Status(cmd.Context()); err == nil && st.Policy != "" {
+					c.say("the newest policy is not in force, and the one before stays: %s", st.Policy)
+				}
 			}
 			w := Whoami{Me: me, SignedIn: "environment"}
 			switch {

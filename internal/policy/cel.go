@@ -355,4 +355,5 @@ type query struct {
 	end    time.Time
 	in     input
 	judged map[*rule]error // conditions that could not be judged
+	assume bool            // conditions of rules that permit hold, and of those that deny do not: for what is compared in general
 }

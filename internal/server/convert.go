@@ -198,6 +198,6 @@ func sweepReport(r broker.SweepReport) api.SweepReport {
 }
 
 func status(s broker.Status) api.Status {
-	return api.Status{Ready: s.Ready, Hold: s.Hold, Store: s.Store, Azure: s.Azure, SignIn: s.SignIn, LastSweep: utc(s.LastSweep), Spooled: s.Spooled, Live: s.Live,
+	return api.Status{Ready: s.Ready, Hold: s.Hold, Store: s.Store, Azure: s.Azure, SignIn: s.SignIn, Policy: s.Policy, LastSweep: utc(s.LastSweep), Spooled: s.Spooled, Live: s.Live,
 		Overdue: s.Overdue, Demo: s.Demo, Version: s.Version}
 }

@@ -144,7 +144,7 @@ func newCorrelation() string {
 }
 
 // open are the routes that need no sign-in.
-var open = []string{"/healthz", "/readyz", "/metrics", "/openapi.json", "/openapi.yaml", "/schema/event.json", slackPath}
+var open = []string{"/healthz", "/readyz", "/metrics", "/openapi.json", "/openapi.yaml", "/schema/event.json", "/schema/policy.json", slackPath}
 
 // dispatch finds the route, and lets only those calls at it that may come so far.
 func (s *Server) dispatch(w http.ResponseWriter, r *http.Request) {
@@ -303,6 +303,9 @@ func (s *Server) readBody(w http.ResponseWriter, r *http.Request) ([]byte, int, 
 		return nil, 0, nil
 	}
 	most := s.opt.Limits.Body
+	if n, ok := largeBodies[exchangeOf(r.Context()).route]; ok {
+		most = max(most, n)
+	}
 	tooLarge := access.Errorf(access.CodeInvalid, "the body is larger than %d bytes", most)
 	if r.ContentLength > most {
 		w.Header().Set("Connection", "close")

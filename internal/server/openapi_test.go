@@ -50,6 +50,9 @@ GET /v1/notices/{id}
 POST /v1/notices/{id}/retry
 POST /v1/plans/protection
 POST /v1/plans/request
+GET /v1/policy
+POST /v1/policy/replay
+GET /v1/policy/who
 POST /v1/protections
 POST /v1/reconcile
 GET /v1/requests
