@@ -355,5 +355,6 @@ type query struct {
 	end    time.Time
 	in     input
 	judged map[*rule]error // conditions that could not be judged
+	unsure map[*rule]bool  // rules that are about a part of the target, or of which that is not known
 	assume bool            // conditions of rules that permit hold, and of those that deny do not: for what is compared in general
 }

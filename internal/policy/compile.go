@@ -116,7 +116,7 @@ func (d Document) Validate() error { return d.Check().err() }
 func Merge(docs ...Document) Document {
 	out := Document{Version: 1}
 	for i, d := range docs {
-		out.faults = append(out.faults, d.faults...)
+		out.faults, out.broken = append(out.faults, d.faults...), out.broken || d.broken
 		if i == 0 {
 			out.marks = d.marks
 		}
@@ -161,6 +161,9 @@ type compiler struct {
 
 func build(d Document) (*Set, Faults) {
 	s := &Set{doc: d}
+	if d.broken {
+		return s, d.faults
+	}
 	c := &compiler{set: s, faults: slices.Clone(d.faults), names: map[string]bool{}, conditions: map[string]*condition{}, failed: map[string]error{}}
 	if d.Version < 0 || d.Version > 1 {
 		c.faults = append(c.faults, d.marks.fault("version", "", "version %d of this format is not known; this program reads version 1", d.Version))

@@ -43,6 +43,7 @@ func (s *Set) ask(a *access.Ask, now time.Time) *query {
 // aim turns the query to a target.
 func (q *query) aim(t access.Target) {
 	q.target = t
+	clear(q.unsure)
 	sub, group := t.VM.Scope()
 	if sub == "" {
 		sub, group = q.ask.Subscription, q.ask.Group
@@ -212,7 +213,14 @@ func (s *Set) judge(q *query, out []*rule) ([]*rule, *rule) {
 			if r.deny {
 				return out[:n], r
 			}
-			permitted = permitted || v == yes && i >= unknownTo
+			if v == yes && i >= unknownTo {
+				permitted = true
+			} else { // of what it is not sure of it approves nothing by itself
+				if q.unsure == nil {
+					q.unsure = map[*rule]bool{}
+				}
+				q.unsure[r] = true
+			}
 			out = append(out, r)
 		}
 		i++
@@ -229,7 +237,7 @@ func (r *rule) limitsFor(q *query) access.Limits {
 		return r.glass.limits
 	}
 	l := r.limits
-	if r.auto != nil && r.auto.approves(q) {
+	if r.auto != nil && !q.unsure[r] && r.auto.approves(q) {
 		l.Needs, l.Auto = nil, l.Rules
 	}
 	return l

@@ -79,7 +79,7 @@ func decode(n *yaml.Node, file string) Document {
 	var d Document
 	r := &reader{file: file}
 	r.value(n, reflect.ValueOf(&d).Elem(), "", 0)
-	d.faults = r.faults
+	d.faults, d.broken = r.faults, r.over
 	return d
 }
 
@@ -307,24 +307,20 @@ func (r *reader) pairs(n *yaml.Node, path string, depth int) []pair {
 		out = append(out, pair{k.Value, k, val})
 	}
 	for _, m := range merged {
-		if depth > maxDepth {
-			break
-		}
 		for _, from := range r.mergeable(m) {
-			r.inAlias++
-			for _, p := range r.pairs(from, path, depth+1) {
-				if r.aliased++; r.aliased > maxAliased {
-					if !r.over {
-						r.bad(m, "aliases repeat more than %d values; write them out", maxAliased)
-					}
-					r.over = true
-					break
+			r.aliased += 1 + len(from.Content)/2
+			if r.over || r.aliased > maxAliased || depth > maxDepth {
+				if !r.over {
+					r.bad(m, "<< merges too much, or what it stands in; write it out")
 				}
+				r.over = true
+				return out
+			}
+			for _, p := range r.pairs(from, path, depth+1) {
 				if !slices.ContainsFunc(out, func(o pair) bool { return o.name == p.name }) {
 					out = append(out, p)
 				}
 			}
-			r.inAlias--
 		}
 	}
 	return out

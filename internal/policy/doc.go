@@ -4,5 +4,6 @@
 //
 // Of the rules that match an ask all count, so that the strictest wins; a rule that denies beats all; where none matches, the ask is
 // denied (promise P6). A rule that is about a part of what is asked, or of which that cannot be judged (an unknown tag, a condition that
-// fails), permits nothing, and what it asks for holds; one that denies then denies. Nothing in a policy's text is trusted: what is not understood in full is refused, with every fault and its place.
+// fails), permits nothing, and what it asks for holds; one that denies then denies. Nothing in a policy's text is trusted: what is not
+// understood in full is refused, with every fault and its place.
 package policy

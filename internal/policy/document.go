@@ -19,6 +19,7 @@ type Document struct {
 	Rules   []Rule           `yaml:"rules" json:"rules" doc:"The rules. Of those that match the strictest wins; where none matches, nobody may"`
 
 	faults Faults // found while it was read
+	broken bool   // it was not read to its end
 	marks  marks
 }
 

@@ -45,6 +45,12 @@ func Lint(d Document, e Estate) []Finding {
 		l.all()
 		out = l.out
 	}
+	seen := map[string]bool{}
+	out = slices.DeleteFunc(out, func(f Finding) bool {
+		k := f.ID + f.String()
+		defer func() { seen[k] = true }()
+		return seen[k]
+	})
 	slices.SortStableFunc(out, func(a, b Finding) int {
 		if c := strings.Compare(a.File, b.File); c != 0 {
 			return c
