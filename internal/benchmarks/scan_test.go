@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"os/exec"
@@ -257,10 +258,26 @@ type tally struct {
 
 func (t *tally) Write(p []byte) (int, error) {
 	t.head = append(t.head, p[:min(len(p), 4096-len(t.head))]...)
-	t.tail = append(t.tail[:0], p[max(0, len(p)-4096):]...)
+	t.tail = append(t.tail, p[max(0, len(p)-4096):]...)
+	t.tail = t.tail[:copy(t.tail, t.tail[max(0, len(t.tail)-4096):])] // also where the last piece is a short one
 	t.bytes += len(p)
 	t.lines += bytes.Count(p, []byte{'\n'})
 	return len(p), nil
+}
+
+// ReadFrom takes as much at a time as a pipe holds: the reader is no part of what is measured, and takes a share of the processors.
+func (t *tally) ReadFrom(r io.Reader) (n int64, err error) {
+	room := make([]byte, 1<<16)
+	for err == nil {
+		var k int
+		k, err = r.Read(room)
+		_, _ = t.Write(room[:k])
+		n += int64(k)
+	}
+	if err == io.EOF {
+		err = nil
+	}
+	return n, err
 }
 
 // saw tells whether the beginning or the end of the report holds a text: the sums, wherever the format has them.

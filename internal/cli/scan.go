@@ -1,14 +1,11 @@
 package cli
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
-	"net/netip"
 	"os"
 	"slices"
 	"strconv"
@@ -20,7 +17,6 @@ import (
 	"github.com/curfew-jit/curfew/api"
 	"github.com/curfew-jit/curfew/internal/access"
 	"github.com/curfew-jit/curfew/internal/client"
-	"github.com/curfew-jit/curfew/internal/netsec"
 	"github.com/curfew-jit/curfew/internal/posture"
 	"github.com/curfew-jit/curfew/internal/scan"
 	"github.com/curfew-jit/curfew/internal/scan/estate"
@@ -573,215 +569,4 @@ func (c *cli) scanShowCmd() *cobra.Command {
 			}
 			return c.showReport(&rep, report.Options{Version: c.Version})
 		}}
-}
-
-func (c *cli) scanDiffCmd() *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "diff [OLD] [NEW]",
-		Short: "Show what appeared and went between two scans",
-		Long: `OLD and NEW are scans that a server keeps (s-…, or latest), or files that scan --output json wrote. Without names it is the newest
-scan of the server and the one before it.`,
-		Args: need(0, 2, "two scans"),
-	}
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		d, err := c.diff(cmd.Context(), args)
-		if err != nil {
-			return err
-		}
-		return c.show(d, func() string { return diffText(d) })
-	}
-	return cmd
-}
-
-func (c *cli) diff(ctx context.Context, args []string) (d scan.Difference, err error) {
-	kept := func(s string) bool {
-		return s == "latest" || strings.HasPrefix(s, "s-") && !strings.ContainsAny(s, "./\\")
-	}
-	if len(args) == 2 && !kept(args[0]) && !kept(args[1]) {
-		old, err := c.reportFile(args[0])
-		if err != nil {
-			return d, err
-		}
-		now, err := c.reportFile(args[1])
-		if err != nil {
-			return d, err
-		}
-		return scan.Diff(old, now), nil
-	}
-	cl, err := c.client()
-	if err != nil {
-		return d, err
-	}
-	if len(args) == 1 && !kept(args[0]) || len(args) == 2 && kept(args[0]) != kept(args[1]) {
-		// A file against a server's scan.
-		at := func(i int) (scan.Report, error) {
-			name := append(args, "latest")[i]
-			if kept(name) {
-				return cl.Scan(ctx, name)
-			}
-			return c.reportFile(name)
-		}
-		old, err := at(0)
-		if err != nil {
-			return d, err
-		}
-		now, err := at(1)
-		if err != nil {
-			return d, err
-		}
-		return scan.Diff(old, now), nil
-	}
-	switch len(args) {
-	case 0:
-		return cl.DiffScans(ctx, "", "latest")
-	case 1:
-		return cl.DiffScans(ctx, args[0], "latest")
-	}
-	return cl.DiffScans(ctx, args[0], args[1])
-}
-
-func (c *cli) reportFile(name string) (r scan.Report, err error) {
-	read := c.ReadFile
-	if read == nil {
-		read = os.ReadFile
-	}
-	data, err := read(name)
-	if err != nil {
-		return r, badInput("", "the report cannot be read: %v", err).WithHint("OLD and NEW are scans of a server (curfew scan list) or files that scan --output json wrote")
-	}
-	dec := json.NewDecoder(bytes.NewReader(data))
-	var shape struct {
-		Findings *json.RawMessage `json:"findings"`
-	}
-	if err := json.Unmarshal(data, &shape); err != nil || shape.Findings == nil {
-		return r, badInput("", "%s is no report of a scan in JSON", name).WithHint("write one with: curfew scan --output json")
-	}
-	if err := dec.Decode(&r); err != nil {
-		return r, badInput("", "%s is no report of a scan: %v", name, err)
-	}
-	return r, nil
-}
-
-func diffText(d scan.Difference) string {
-	if d.Empty() {
-		return "Nothing changed.\n"
-	}
-	var b strings.Builder
-	part := func(head string, fs []scan.Finding) {
-		if len(fs) == 0 {
-			return
-		}
-		fmt.Fprintf(&b, "%s (%d):\n", head, len(fs))
-		for _, f := range fs {
-			fmt.Fprintf(&b, "  %-8s %s  %s: %s\n", f.Severity, safe(f.Name), f.Rule, safe(f.Reason))
-		}
-	}
-	part("Appeared", d.Appeared)
-	part("Gone", d.Gone)
-	if len(d.Changed) > 0 {
-		fmt.Fprintf(&b, "Changed (%d):\n", len(d.Changed))
-		for _, ch := range d.Changed {
-			fmt.Fprintf(&b, "  %-8s %s  %s: was %s, is %s: %s\n", ch.After.Severity, safe(ch.After.Name), ch.After.Rule, verdict(ch.Before), verdict(ch.After), safe(ch.After.Reason))
-		}
-	}
-	part("Not seen by the later scan, which is not complete", d.Doubtful)
-	return b.String()
-}
-
-func verdict(f scan.Finding) string {
-	s := string(f.Status) + " " + string(f.Severity)
-	if f.Exposure != "" {
-		s += " (" + strings.ReplaceAll(string(f.Exposure), "_", " ") + ")"
-	}
-	return s
-}
-
-func (c *cli) explainCmd() *cobra.Command {
-	var s *sourceFlags
-	var port, from, protocol string
-	var source uint16
-	var ascii bool
-	cmd := &cobra.Command{
-		Use:   "explain VM",
-		Short: "Walk the path to a port, hop by hop, and say what decides",
-		Long: `Says whether a source reaches a port of a machine, on which way, and which rule decides at each hop.
-
-The source is an address or range, internet, or virtual-network.`,
-		Example: "  curfew scan explain web-01 --port 22 --from 203.0.113.9",
-		Args:    need(1, 1, "a VM"),
-	}
-	s = c.sourceFlags(cmd, true)
-	f := cmd.Flags()
-	f.StringVar(&port, "port", "", "the machine's `PORT` (default 22 on Linux, 3389 on Windows)")
-	f.StringVar(&from, "from", "internet", "`SOURCE`: an address, a range, internet or virtual-network")
-	f.Uint16Var(&source, "source-port", 0, "the `PORT` that the source sends from (default any: whichever gets it in)")
-	f.StringVar(&protocol, "protocol", "tcp", "tcp or udp")
-	f.BoolVar(&ascii, "ascii", false, "draw the tree without box characters")
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		server, err := s.check(c, cmd)
-		if err != nil {
-			return err
-		}
-		q := scan.Question{Protocol: netsec.TCP, SourcePort: source}
-		switch protocol = strings.ToLower(protocol); protocol {
-		case "tcp":
-		case "udp":
-			q.Protocol = netsec.UDP
-		default:
-			return badInput("protocol", "--protocol is %q, and is tcp or udp", protocol)
-		}
-		if err := questionFrom(&q, from); err != nil {
-			return err
-		}
-		if port != "" {
-			n, err := strconv.ParseUint(port, 10, 16)
-			if err != nil || n == 0 {
-				return badInput("port", "%q is no port", port).WithHint("a port is 1 to 65535")
-			}
-			q.Port = uint16(n)
-		}
-		var x scan.Explanation
-		if server {
-			cl, err := c.client()
-			if err != nil {
-				return err
-			}
-			if x, err = cl.Explain(cmd.Context(), api.ExplainInput{VM: args[0], Port: q.Port, Protocol: protocol, From: q.From.String(), FromPort: source}); err != nil {
-				return err
-			}
-		} else {
-			got, err := c.collect(cmd.Context(), s)
-			if err != nil {
-				return err
-			}
-			if x, err = posture.Explain(got.Estate, args[0], q); err != nil {
-				return err
-			}
-		}
-		return c.show(x, func() string {
-			width := c.Width
-			if width == 0 {
-				width = 120
-			}
-			if ascii {
-				return x.ASCII(width)
-			}
-			return x.Text(width)
-		})
-	}
-	return cmd
-}
-
-// questionFrom reads a source.
-func questionFrom(q *scan.Question, s string) (err error) {
-	if p, err := netip.ParsePrefix(s); err == nil {
-		if !p.IsSingleIP() {
-			return badInput("from", "--from is the range %s, and one address is asked about at a time", p).WithHint("name one address of it, or internet or virtual-network")
-		}
-		s = p.Addr().String()
-	}
-	if q.From, err = scan.ParseFrom(s); err != nil {
-		return badInput("from", "--from: %v", err).WithHint("give an address, internet or virtual-network")
-	}
-	return nil
 }
