@@ -15,9 +15,15 @@ import (
 
 type shownButton struct{ Action, Label, Style string }
 
+// shownBlock is one block: a heading, a text, small print, or fields.
+type shownBlock struct {
+	Head, Text, Small template.HTML
+	Fields            []template.HTML
+}
+
 type shownMessage struct {
 	TS      string
-	Lines   []template.HTML
+	Blocks  []shownBlock
 	Buttons []shownButton
 	Edits   int
 	Reply   bool
@@ -37,7 +43,8 @@ var pageTemplate = template.Must(template.New("page").Parse(`<!doctype html>
 body{font:15px/1.5 system-ui,sans-serif;max-width:46rem;margin:2rem auto;padding:0 1rem;color:#1d1c1d;background:#fff}
 nav a{margin-right:.8rem}nav a[aria-current]{font-weight:700;text-decoration:none;color:inherit}
 article{border:1px solid #ddd;border-radius:8px;padding:.6rem 1rem;margin:1rem 0}article.reply{margin-left:2rem}
-p{margin:.3rem 0;white-space:pre-line}small{color:#616061}
+h2{font-size:1rem;margin:.2rem 0}p,.fields div{margin:.3rem 0;white-space:pre-line}small{color:#616061}
+.fields{display:grid;grid-template-columns:1fr 1fr;gap:0 1rem}
 button{font:inherit;padding:.35rem .8rem;margin:.3rem .4rem 0 0;border:1px solid #868686;border-radius:6px;background:#fff;color:#1d1c1d}
 button.primary{background:#007a5a;border-color:#007a5a;color:#fff}button.danger{background:#c0102f;border-color:#c0102f;color:#fff}
 .private{border-left:3px solid #616061;padding-left:.7rem;margin-top:.5rem}
@@ -47,8 +54,11 @@ form{display:inline}
 <p>It checks what Slack would check. You are <b>{{.As}}</b> here.</p>
 <nav aria-label="User">{{range .Users}}<a href="?as={{.}}"{{if eq . $.As}} aria-current="page"{{end}}>{{.}}</a> {{end}}</nav>
 {{range .Messages}}<article{{if .Reply}} class="reply"{{end}}>
-{{range .Lines}}<p>{{.}}</p>
-{{end}}{{$ts := .TS}}{{range .Buttons}}<form method="post" action="press"><input type="hidden" name="ts" value="{{$ts}}"><input type="hidden" name="as" value="{{$.As}}"><button name="action" value="{{.Action}}" class="{{.Style}}">{{.Label}}</button></form>{{end}}
+{{range .Blocks}}{{if .Head}}<h2>{{.Head}}</h2>
+{{end}}{{if .Text}}<p>{{.Text}}</p>
+{{end}}{{if .Small}}<p><small>{{.Small}}</small></p>
+{{end}}{{if .Fields}}<div class="fields">{{range .Fields}}<div>{{.}}</div>{{end}}</div>
+{{end}}{{end}}{{$ts := .TS}}{{range .Buttons}}<form method="post" action="press"><input type="hidden" name="ts" value="{{$ts}}"><input type="hidden" name="as" value="{{$.As}}"><button name="action" value="{{.Action}}" class="{{.Style}}">{{.Label}}</button></form>{{end}}
 {{if .Edits}}<p><small>(edited)</small></p>{{end}}
 {{range .Private}}<div class="private"><small>Only visible to you</small><p>{{.}}</p></div>
 {{end}}</article>
@@ -62,6 +72,33 @@ var bold = regexp.MustCompile(`\*([^*\n]+)\*`)
 func marked(s string) template.HTML {
 	s = template.HTMLEscapeString(html.UnescapeString(s))
 	return template.HTML(bold.ReplaceAllString(s, "<b>$1</b>")) //nolint:gosec // escaped above
+}
+
+// said is the text of a text object.
+func said(v any) string {
+	t, _ := v.(map[string]any)
+	return text(t["text"])
+}
+
+func blockOf(b map[string]any) (out shownBlock) {
+	switch text(b["type"]) {
+	case "header":
+		out.Head = marked(said(b["text"]))
+	case "section":
+		out.Text = marked(said(b["text"]))
+		fields, _ := b["fields"].([]any)
+		for _, f := range fields {
+			out.Fields = append(out.Fields, marked(said(f)))
+		}
+	case "context":
+		es, _ := b["elements"].([]any)
+		var lines []string
+		for _, e := range es {
+			lines = append(lines, said(e))
+		}
+		out.Small = marked(strings.Join(lines, "\n"))
+	}
+	return out
 }
 
 func (s *Slack) pages(mux *http.ServeMux) {
@@ -84,26 +121,18 @@ func (s *Slack) show(w http.ResponseWriter, r *http.Request) {
 	answers := s.Answers()
 	for _, m := range s.Messages() {
 		x := shownMessage{TS: m.TS, Edits: m.Edits, Reply: m.Thread != ""}
-		for _, line := range strings.Split(strings.TrimRight(m.Shown(), "\n"), "\n") {
-			x.Lines = append(x.Lines, marked(line))
-		}
 		if len(m.Blocks) == 0 {
-			x.Lines = []template.HTML{marked(m.Text)}
+			x.Blocks = []shownBlock{{Text: marked(m.Text)}}
 		}
-		labels := map[string]bool{}
 		for _, b := range m.Blocks {
+			x.Blocks = append(x.Blocks, blockOf(b))
 			es, _ := b["elements"].([]any)
 			for _, e := range es {
-				el, _ := e.(map[string]any)
-				if text(el["type"]) != "button" {
-					continue
+				if el, _ := e.(map[string]any); text(el["type"]) == "button" {
+					x.Buttons = append(x.Buttons, shownButton{text(el["action_id"]), said(el["text"]), text(el["style"])})
 				}
-				t, _ := el["text"].(map[string]any)
-				x.Buttons = append(x.Buttons, shownButton{text(el["action_id"]), text(t["text"]), text(el["style"])})
-				labels[text(t["text"])] = true
 			}
 		}
-		x.Lines = slices.DeleteFunc(x.Lines, func(l template.HTML) bool { return labels[string(l)] }) // they stand on the buttons
 		for _, a := range answers {
 			if a.TS == m.TS && a.Ephemeral && a.User == UserID(v.As) {
 				x.Private = append(x.Private, marked(a.Text))
