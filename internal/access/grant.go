@@ -314,6 +314,8 @@ func (g Grant) extend(ev ExtendEvent, now time.Time) (Grant, error) {
 	switch {
 	case ev.By <= 0:
 		return g, invalid("duration", "an extension must be longer than nothing").WithHint("say by how much, like 45m or 1h30m")
+	case g.BreakGlass: // its limit is that of an emergency, whatever others may have longer
+		return g, Errorf(CodeDenied, "grant %s was opened by breaking the glass, and is not extended", g.ID).WithHint("ask for a new grant in the usual way: curfew request create")
 	case g.State != Active && g.State != Activating || g.EndReason != "" || !now.Before(g.EndsAt):
 		return g, Errorf(CodeConflict, "grant %s is %s and cannot be extended", g.ID, g.Status(now)).
 			WithHint("ask again with: curfew request create")

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 )
 
 // Step is who must approve, and how many (DESIGN 2).
@@ -87,19 +88,36 @@ type Waiting struct {
 // answered now, and the later ones are returned all the same. No need at all, or a need without steps, was never judged and is not
 // met: it returns a step that nobody can answer (P1).
 func Outstanding(needs []Need, reviews []Review, asked time.Time) []Waiting {
-	if len(needs) == 0 {
-		return []Waiting{{Step: Step{Count: 1}, Missing: 1}}
-	}
+	return slices.Concat(outstanding(needs, reviews, asked)...)
+}
+
+// Answerable returns those of the outstanding steps whose turn it is.
+func Answerable(needs []Need, reviews []Review, asked time.Time) []Waiting {
 	var out []Waiting
+	for i, ws := range outstanding(needs, reviews, asked) {
+		if len(ws) > 1 && needs[i].InOrder {
+			ws = ws[:1]
+		}
+		out = append(out, ws...)
+	}
+	return out
+}
+
+// outstanding returns what each need lacks.
+func outstanding(needs []Need, reviews []Review, asked time.Time) [][]Waiting {
+	if len(needs) == 0 {
+		return [][]Waiting{{{Step: Step{Count: 1}, Missing: 1}}}
+	}
+	out := make([][]Waiting, len(needs))
 	given := approvals(reviews)
-	for _, n := range needs {
+	for k, n := range needs {
 		if len(n.Steps) == 0 {
-			out = append(out, Waiting{Rule: n.Rule, Step: Step{Count: 1}, Missing: 1})
+			out[k] = []Waiting{{Rule: n.Rule, Step: Step{Count: 1}, Missing: 1}}
 			continue
 		}
 		for i, missing := range n.missing(given, asked) {
 			if missing > 0 {
-				out = append(out, Waiting{Rule: n.Rule, Step: n.Steps[i], Missing: missing})
+				out[k] = append(out[k], Waiting{Rule: n.Rule, Step: n.Steps[i], Missing: missing})
 			}
 		}
 	}
@@ -108,10 +126,13 @@ func Outstanding(needs []Need, reviews []Review, asked time.Time) []Waiting {
 
 // MissingOf returns how many approvals are missing at least: one may serve several rules, so that it is the most that one rule lacks.
 func MissingOf(needs []Need, reviews []Review, asked time.Time) int {
-	most, by := 0, map[string]int{}
-	for _, w := range Outstanding(needs, reviews, asked) {
-		by[w.Rule] += w.Missing
-		most = max(most, by[w.Rule])
+	most := 0
+	for _, ws := range outstanding(needs, reviews, asked) {
+		sum := 0
+		for _, w := range ws {
+			sum += w.Missing
+		}
+		most = max(most, sum)
 	}
 	return most
 }
@@ -171,7 +192,16 @@ func approvals(reviews []Review) []Review {
 	return out
 }
 
-func fold(s string) string { return strings.ToLower(strings.TrimSpace(s)) }
+// fold gives one spelling to names that SamePerson takes for the same.
+func fold(s string) string {
+	return strings.Map(func(r rune) rune {
+		least := r
+		for f := unicode.SimpleFold(r); f != r; f = unicode.SimpleFold(f) {
+			least = min(least, f)
+		}
+		return least
+	}, strings.TrimSpace(s))
+}
 
 // missing returns for each step how many approvals it lacks, with the approvals spread so that as few as possible are missing.
 func (n Need) missing(given []Review, asked time.Time) []int {

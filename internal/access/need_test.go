@@ -292,3 +292,33 @@ func TestLookBack(t *testing.T) {
 		t.Errorf("twice: %v", err)
 	}
 }
+
+// P6: names that SamePerson takes for one person are one in the counting as well, whichever letters they are written with.
+func TestOnePersonInAnySpelling(t *testing.T) {
+	needs := []access.Need{{Rule: "two", Steps: []access.Step{{Approvers: []string{"kim", "bob"}, Count: 2}}}}
+	inPlaceOfKim := access.Review{Reviewer: "cyd", Decision: access.Approve, At: t0, Authorities: []access.Authority{{Name: "cyd"}, {Name: "kim"}}}
+	kim := access.Review{Reviewer: "\u212aIM", Decision: access.Approve, At: t0} // the sign for Kelvin
+	if !access.SamePerson(kim.Reviewer, "kim") {
+		t.Fatal("they are not one person")
+	}
+	if n := access.MissingOf(needs, []access.Review{inPlaceOfKim, kim}, t0); n != 1 {
+		t.Errorf("%d missing, want 1: kim, and somebody in their place", n)
+	}
+}
+
+// What a rule asked for then and what it asks for now are two needs of one name: one approval may meet both, and a step of one of them
+// says nothing about whose turn it is in the other.
+func TestTwoNeedsOfOneRule(t *testing.T) {
+	a, b := access.Step{Approvers: []string{"ann"}, Count: 1}, access.Step{Approvers: []string{"bob"}, Count: 1}
+	needs := []access.Need{{Rule: "prod", Steps: []access.Step{{Approvers: []string{"group:sre"}, Count: 1}}}, {Rule: "prod", InOrder: true, Steps: []access.Step{a, b}}}
+	if n := access.MissingOf(needs, nil, t0); n != 2 {
+		t.Errorf("%d missing at least, want 2", n)
+	}
+	var who []string
+	for _, w := range access.Answerable(needs, nil, t0) {
+		who = append(who, w.Step.Approvers...)
+	}
+	if !slices.Equal(who, []string{"group:sre", "ann"}) {
+		t.Errorf("it waits for %v", who)
+	}
+}

@@ -348,12 +348,7 @@ func (r Request) LookBack(by, comment string, now time.Time) (Request, error) {
 // notAsked says whose answer the request waits for, to somebody whose approval would not count.
 func (r Request) notAsked() *Error {
 	var names []string
-	first := map[string]bool{}
-	for _, w := range Outstanding(r.Needs, r.Reviews, r.CreatedAt) {
-		if i := slices.IndexFunc(r.Needs, func(n Need) bool { return n.Rule == w.Rule }); i >= 0 && r.Needs[i].InOrder && first[w.Rule] {
-			continue // its turn has not come
-		}
-		first[w.Rule] = true
+	for _, w := range Answerable(r.Needs, r.Reviews, r.CreatedAt) {
 		names = append(names, "rule "+w.Rule+" waits for "+w.Step.Words())
 	}
 	return Errorf(CodeDenied, "your approval would not count for request %s: you are not among the approvers that it waits for", r.ID).

@@ -106,7 +106,8 @@ type Broker struct {
 	lastSweep        time.Time
 	saidHousekeeping said
 	saidOver         said              // that what is over could not be stored
-	reminded         time.Time         // when the store was last searched for people to remind
+	reminded         time.Time         // when the last search of the store for people to remind began
+	reminding        string            // where that search goes on; "" when it is through
 	renewed          []string          // places where a grant was lengthened; the rule's name still carries the old end
 	scanRun          *scanning         // the scan that runs, nil where none does
 	flushed          map[string]string // places where we switched flushConnection on, by key

@@ -70,7 +70,11 @@ func (b *Broker) Delegate(ctx context.Context, c access.Caller, in DelegateInput
 	case len(reason) > 500:
 		return Delegation{}, invalid("reason", "the reason is longer than 500 bytes").WithHint("say it shorter")
 	}
-	if !b.knownApprover(ctx, to) {
+	var other access.Caller
+	if err := b.view(ctx, func(tx Tx) (err error) { other, _, err = b.standing(tx, to); return err }); err != nil {
+		return Delegation{}, err
+	}
+	if !other.Has(access.Approver) {
 		return Delegation{}, access.Errorf(access.CodeNotFound, "%s is not known here as an approver", to).WithHint("they must have signed in once, and have the role approver")
 	}
 	d := Delegation{ID: "d-" + newID(), From: c.Name, Groups: b.cfg.Policy().GroupsOf(c), To: to, Until: in.Until.UTC(), Reason: reason, Created: now}
@@ -106,23 +110,26 @@ func (b *Broker) Delegate(ctx context.Context, c access.Caller, in DelegateInput
 	return d, err
 }
 
-// knownApprover tells whether a person of that name may approve, by the configuration or by what sign-in last saw of them.
-func (b *Broker) knownApprover(ctx context.Context, name string) bool {
-	if b.cfg.People != nil && slices.ContainsFunc(b.cfg.People(), func(p access.Caller) bool { return access.SamePerson(p.Name, name) && p.Has(access.Approver) }) {
-		return true
+// standing returns a person as they stand now, and whether anything is known of them: what sign-in last saw, or else the configuration.
+// Somebody who is kept out has no role.
+func (b *Broker) standing(tx Tx, name string) (c access.Caller, known bool, err error) {
+	acc, _, ok, err := accountByName(tx, name)
+	switch {
+	case err != nil:
+		return c, false, err
+	case ok && acc.Barred():
+		return access.Caller{Name: acc.Name}, true, nil
+	case ok:
+		return access.Caller{Name: acc.Name, Roles: acc.Roles, Groups: acc.Groups}, true, nil
+	case b.cfg.People == nil:
+		return c, false, nil
 	}
-	found := false
-	_ = b.view(ctx, func(tx Tx) error {
-		rs, err := tx.Records(RecordAccount, name)
-		for _, r := range rs {
-			var acc struct {
-				Roles []access.Role `json:"roles"`
-			}
-			found = found || json.Unmarshal(r.Doc, &acc) == nil && slices.Contains(acc.Roles, access.Approver)
-		}
-		return err
-	})
-	return found
+	people := b.cfg.People()
+	i := slices.IndexFunc(people, func(p access.Caller) bool { return access.SamePerson(p.Name, name) })
+	if i < 0 {
+		return c, false, nil
+	}
+	return people[i], true, nil
 }
 
 // Delegations implements Service.

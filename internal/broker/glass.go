@@ -14,6 +14,10 @@ import (
 // RecordAftermath is an access behind broken glass at which nobody has looked back yet; its id is the request's.
 const RecordAftermath = "aftermath"
 
+// maxUnseen is at how many accesses of one person behind broken glass nobody may have looked back yet: enough for the worst night, and an
+// end for whoever would stay in that way.
+const maxUnseen = 20
+
 // lookBackEvery is how often people are told again that nobody has looked back at an access behind broken glass.
 const lookBackEvery = 24 * time.Hour
 
@@ -47,7 +51,7 @@ func (b *Broker) BreakGlass(ctx context.Context, c access.Caller, in RequestInpu
 	if l, err := b.decide(ordinary, d.snapshot); err == nil || len(l.Needs) > 0 {
 		r.Needs = l.Needs
 	}
-	return b.insertRequest(ctx, c, r, in.Key, hash)
+	return b.insertRequest(ctx, c, r, d.snapshot, in.Key, hash)
 }
 
 // Aftermath implements Service.

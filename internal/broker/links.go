@@ -71,7 +71,7 @@ func linkOf(tx Tx, id string) (l Link, err error) {
 // NewLinkCode makes the code with which a signed-in person claims an identity, and forgets the one before.
 func (b *Broker) NewLinkCode(ctx context.Context, i Identity) (string, error) {
 	if i.Kind != "slack" || i.Team == "" || i.User == "" || len(i.Key()) > 100 {
-		return "", access.Errorf(access.CodeInvalid, "this is no identity that can be linked")
+		return "", access.Errorf(access.CodeInvalid, "this is no identity that can be linked").WithHint("the kinds are: slack")
 	}
 	doc, err := json.Marshal(i)
 	if err != nil {

@@ -14,10 +14,11 @@ import (
 // WarnBefore is how long before its end the requester of a grant is told, where the policy says nothing.
 const WarnBefore = 10 * time.Minute
 
-// remindEvery is how often the store is searched for people to remind; remindGap how long two calls to remind lie apart at least.
 const (
-	remindEvery = 15 * time.Second
-	remindGap   = 5 * time.Minute
+	remindEvery = 15 * time.Second // how long after a search of the store for people to remind the next one begins
+	remindPage  = 100              // how many requests are looked at in one step
+	remindBatch = 20               // how many are told of in one step
+	remindGap   = 5 * time.Minute  // how long two calls to remind lie apart at least
 )
 
 // Comment implements Service.
@@ -105,61 +106,72 @@ func (b *Broker) remindOf(tx Tx, c access.Caller, r *access.Request, kind notify
 	return b.tellRequest(tx, kind, e, *r)
 }
 
-// remind tells approvers of what waits for them, by the policy's own times, and people of what nobody has looked back at.
+// remind tells approvers of what waits for them, by the policy's own times, and people of what nobody has looked back at. It runs between
+// closings, and so does a little at a time: it looks at a page of what is pending, and tells of a few.
 func (b *Broker) remind(ctx context.Context, now time.Time) {
 	b.mu.Lock()
-	due := now.Sub(b.reminded) >= remindEvery || now.Before(b.reminded)
-	if due {
+	after := b.reminding
+	due := after != "" || now.Sub(b.reminded) >= remindEvery || now.Before(b.reminded)
+	if due && after == "" {
 		b.reminded = now
 	}
 	b.mu.Unlock()
 	if !due || b.StoreDown() {
 		return
 	}
-	var waiting []access.Request
+	var waiting []access.RequestID
 	var looks []Record
+	next := ""
 	err := b.view(ctx, func(tx Tx) error {
-		f := RequestFilter{States: []access.RequestState{access.Pending}, Page: Page{Limit: 500}}
-		for {
-			page, next, err := tx.Requests(f)
-			if err != nil {
-				return err
-			}
-			for _, r := range page {
-				if kind, _ := reminder(r, now); kind != "" {
-					waiting = append(waiting, r)
-				}
-			}
-			if next == "" {
-				break
-			}
-			f.Page.After = next
+		page, n, err := tx.Requests(RequestFilter{States: []access.RequestState{access.Pending}, Page: Page{After: after, Limit: remindPage}})
+		if err != nil {
+			return err
 		}
-		var err error
-		looks, err = tx.Records(RecordAftermath, "")
+		next = n
+		for _, r := range page {
+			if kind, _ := reminder(r, now); kind != "" {
+				waiting = append(waiting, r.ID)
+			}
+		}
+		if after == "" { // once a round
+			looks, err = tx.Records(RecordAftermath, "")
+		}
 		return err
 	})
-	for _, r := range waiting {
-		if err != nil {
-			break
-		}
+	more := len(waiting) > remindBatch
+	if more {
+		waiting = waiting[:remindBatch]
+	}
+	if err == nil && len(waiting) > 0 {
 		err = b.update(ctx, func(tx Tx) error {
-			cur, err := tx.Request(r.ID)
-			if err != nil {
-				return err
+			for _, id := range waiting {
+				r, err := tx.Request(id)
+				if err != nil {
+					return err
+				}
+				kind, _ := reminder(r, now)
+				if kind == "" {
+					continue
+				}
+				if err := b.remindOf(tx, system, &r, kind, now); err != nil {
+					return err
+				}
 			}
-			kind, _ := reminder(cur, now)
-			if kind == "" {
-				return nil
-			}
-			return b.remindOf(tx, system, &cur, kind, now)
+			return nil
 		})
 	}
-	for _, rec := range looks {
-		if err != nil {
-			break
-		}
-		err = b.lookBack(ctx, rec, now)
+	b.mu.Lock()
+	switch {
+	case err != nil: // what comes after it is not to wait for what cannot be done
+		b.reminding = next
+	case more && after == "":
+		b.reminded = time.Time{}
+	case !more:
+		b.reminding = next
+	}
+	b.mu.Unlock()
+	if err == nil {
+		err = b.lookBacks(ctx, looks, now)
 	}
 	if err != nil && ctx.Err() == nil {
 		b.log.Warn("reminding", "error", err)
@@ -172,9 +184,9 @@ func reminder(r access.Request, now time.Time) (notify.Kind, time.Time) {
 		return "", time.Time{}
 	}
 	kind := notify.Kind("")
-	for _, w := range access.Outstanding(r.Needs, r.Reviews, r.CreatedAt) {
+	for _, w := range access.Answerable(r.Needs, r.Reviews, r.CreatedAt) {
 		switch s := w.Step; {
-		case s.Escalated(r.CreatedAt, now) && r.EscalatedAt.IsZero():
+		case s.Escalated(r.CreatedAt, now) && r.EscalatedAt.Before(r.CreatedAt.Add(s.EscalateAfter)): // each step has its own
 			return notify.RequestEscalated, now
 		case s.RemindAfter > 0 && !now.Before(r.CreatedAt.Add(s.RemindAfter)) && (r.RemindedAt.IsZero() || now.Sub(r.RemindedAt) >= s.RemindAfter):
 			kind = notify.RequestReminder
@@ -183,31 +195,43 @@ func reminder(r access.Request, now time.Time) (notify.Kind, time.Time) {
 	return kind, now
 }
 
-// lookBack tells once a day that nobody has looked back at an access behind broken glass.
-func (b *Broker) lookBack(ctx context.Context, rec Record, now time.Time) error {
-	var doc struct {
-		ToldAt time.Time `json:"told_at"`
-	}
-	if json.Unmarshal(rec.Doc, &doc) == nil && now.Sub(doc.ToldAt) < lookBackEvery {
+// lookBacks tells once a day that nobody has looked back at accesses behind broken glass, of a few at a time.
+func (b *Broker) lookBacks(ctx context.Context, looks []Record, now time.Time) error {
+	looks = slices.DeleteFunc(looks, func(rec Record) bool {
+		var doc struct {
+			ToldAt time.Time `json:"told_at"`
+		}
+		return json.Unmarshal(rec.Doc, &doc) == nil && now.Sub(doc.ToldAt) < lookBackEvery
+	})
+	if len(looks) == 0 {
 		return nil
 	}
 	return b.update(ctx, func(tx Tx) error {
-		r, err := tx.Request(access.RequestID(rec.ID))
-		if err != nil {
-			return err
+		for _, rec := range looks[:min(len(looks), remindBatch)] {
+			if err := b.lookBack(tx, rec, now); err != nil {
+				return err
+			}
 		}
-		if r.Aftermath == nil || !r.Aftermath.Open() {
-			return tx.DropRecord(RecordAftermath, rec.ID)
-		}
-		if err := putAftermath(tx, r, now); err != nil {
-			return err
-		}
-		e, err := tx.Append(requestEntry(b.entry(system, "break_glass.due", audit.Done, "", "nobody has looked back yet at %s, behind broken glass, of %s", r.ID, r.Requester), r))
-		if err != nil {
-			return err
-		}
-		return b.tellRequest(tx, notify.BreakGlassOpen, e, r)
+		return nil
 	})
+}
+
+func (b *Broker) lookBack(tx Tx, rec Record, now time.Time) error {
+	r, err := tx.Request(access.RequestID(rec.ID))
+	if err != nil {
+		return err
+	}
+	if r.Aftermath == nil || !r.Aftermath.Open() {
+		return tx.DropRecord(RecordAftermath, rec.ID)
+	}
+	if err := putAftermath(tx, r, now); err != nil {
+		return err
+	}
+	e, err := tx.Append(requestEntry(b.entry(system, "break_glass.due", audit.Done, "", "nobody has looked back yet at %s, behind broken glass, of %s", r.ID, r.Requester), r))
+	if err != nil {
+		return err
+	}
+	return b.tellRequest(tx, notify.BreakGlassOpen, e, r)
 }
 
 // ending returns the moves that tell requesters that their grants end soon.

@@ -245,7 +245,7 @@ func (b *Broker) CreateRequest(ctx context.Context, c access.Caller, in RequestI
 	} else if r.StartAt.After(r.ExpiresAt) {
 		r.ExpiresAt = r.StartAt // a far start may be answered until it comes
 	}
-	return b.insertRequest(ctx, c, r, in.Key, hash)
+	return b.insertRequest(ctx, c, r, d.snapshot, in.Key, hash)
 }
 
 // newRequest is a request of the caller by these limits, pending.
@@ -255,7 +255,7 @@ func newRequest(c access.Caller, a access.Ask, l access.Limits, now time.Time) a
 		HardClose: l.HardClose, WarnBefore: l.WarnBefore, BreakGlass: a.BreakGlass, State: access.Pending, CreatedAt: now}
 }
 
-func (b *Broker) insertRequest(ctx context.Context, c access.Caller, r access.Request, idem, hash string) (access.Request, error) {
+func (b *Broker) insertRequest(ctx context.Context, c access.Caller, r access.Request, s *inventory.Snapshot, idem, hash string) (access.Request, error) {
 	defer b.time.expires(r.ExpiresAt) // at worst it is looked at once too often
 	asked := r
 	var grants []access.Grant
@@ -264,7 +264,13 @@ func (b *Broker) insertRequest(ctx context.Context, c access.Caller, r access.Re
 		if err := b.checkPending(tx, asked); err != nil {
 			return nil, nil, err
 		}
-		r, grants, err = b.openAtOnce(tx, c, asked)
+		r = asked
+		if !r.BreakGlass && len(r.Needs) == 0 { // what nobody has to agree to is judged in the transaction that opens it: two may be asked for side by side
+			if r, err = b.recheck(tx, r, r.Terms, s); err != nil {
+				return nil, nil, err
+			}
+		}
+		r, grants, err = b.openAtOnce(tx, c, r)
 		if err == nil && r.BreakGlass {
 			err = putAftermath(tx, r, r.CreatedAt)
 		}
@@ -298,8 +304,16 @@ func (b *Broker) insertRequest(ctx context.Context, c access.Caller, r access.Re
 // checkPending refuses what is asked for already, and more than one person may ask for at a time.
 func (b *Broker) checkPending(tx Tx, r access.Request) error {
 	f := RequestFilter{Requester: r.Requester, States: []access.RequestState{access.Pending}, Page: Page{Limit: 500}}
+	if r.BreakGlass { // who breaks the glass may have asked in the ordinary way, and not been heard
+		unseen, err := tx.Records(RecordAftermath, r.Requester)
+		if err == nil && len(unseen) >= maxUnseen {
+			return access.Errorf(access.CodeRateLimited, "nobody has looked back yet at %d accesses of %s behind broken glass, which is as many as may be", len(unseen), r.Requester).
+				WithHint("have an approver look back at them: curfew break-glass list; or ask in the usual way: curfew request create")
+		}
+		return err
+	}
 	pending, _, err := tx.Requests(f)
-	if err != nil || r.BreakGlass { // who breaks the glass may have asked in the ordinary way, and not been heard
+	if err != nil {
 		return err
 	}
 	for _, p := range pending {
@@ -538,7 +552,7 @@ func (b *Broker) Extend(ctx context.Context, c access.Caller, id access.GrantID,
 	}
 	now := b.Now()
 	if _, err := g.Step(access.ExtendEvent{By: by}, now); err != nil {
-		return access.Request{}, err
+		return access.Request{}, b.refuse(ctx, c, action, string(id), err)
 	}
 	snap, err := b.snapshot(ctx)
 	if err != nil {
@@ -565,5 +579,5 @@ func (b *Broker) Extend(ctx context.Context, c access.Caller, id access.GrantID,
 	}
 	r := newRequest(c, ask, l, now)
 	r.Extends, r.ExpiresAt = g.ID, g.EndsAt
-	return b.insertRequest(ctx, c, r, idem, hash)
+	return b.insertRequest(ctx, c, r, snap, idem, hash)
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -47,22 +48,26 @@ func (b *Broker) review(ctx context.Context, c access.Caller, id access.RequestI
 			return fail(err)
 		}
 		asked := r
-		as, err := b.authorities(tx, c, now)
+		as, err := b.authorities(tx, c, r, now)
 		if err != nil {
 			return fail(err)
-		}
-		if r.State == access.Pending && now.Before(r.ExpiresAt) {
-			if d == access.Approve {
-				if r, err = b.recheck(tx, c, r, snap); err != nil {
-					return fail(err)
-				}
-			} else if !access.Concerned(r.Needs, as) {
-				return fail(notAmong(r))
-			}
 		}
 		ev := access.ReviewEvent{By: c.Name, As: as, Decision: d, Comment: comment, Digest: in.Digest, Via: cmp.Or(in.Via, c.Via)}
 		if d == access.Approve && r.State == access.Pending {
 			if ev.Narrowed, err = narrow(r, in); err != nil {
+				return fail(err)
+			}
+		}
+		switch mine := access.SamePerson(c.Name, r.Requester); {
+		case r.State != access.Pending || !now.Before(r.ExpiresAt) || mine: // Step refuses it, in the right words
+		case d == access.Deny && !access.Concerned(r.Needs, as):
+			return fail(notAmong(r))
+		case d == access.Approve:
+			terms := r.Terms
+			if ev.Narrowed != nil && ev.Narrowed.Within(terms) {
+				terms = *ev.Narrowed // what would open is judged: for less, other rules may hold
+			}
+			if r, err = b.recheck(tx, r, terms, snap); err != nil {
 				return fail(err)
 			}
 		}
@@ -136,21 +141,53 @@ func (b *Broker) limitsOf(tx Tx, r access.Request, s *inventory.Snapshot) (acces
 	if start.Before(b.Now()) {
 		start = time.Time{} // it was fine when it was asked; the opening is then due at once
 	}
-	return b.decide(access.Ask{Requester: r.Requester, Groups: r.Groups, Roles: r.Roles, Terms: r.Terms, StartAt: start, Reason: r.Reason, Ticket: r.Ticket,
-		Held: held, Extension: r.Extends != "", Extensions: extensions, BreakGlass: r.BreakGlass}, s)
+	ask := access.Ask{Requester: r.Requester, Groups: r.Groups, Roles: r.Roles, Terms: r.Terms, StartAt: start, Reason: r.Reason, Ticket: r.Ticket,
+		Held: held, Extension: r.Extends != "", Extensions: extensions, BreakGlass: r.BreakGlass}
+	l, err := b.decide(ask, s)
+	if err != nil || r.Kind != access.Person {
+		return l, err
+	}
+	// What they were when they asked counts, and what they are now.
+	now, known, err := b.standing(tx, r.Requester)
+	if err != nil || !known {
+		return l, err
+	}
+	ask.Groups, ask.Roles = b.cfg.Policy().GroupsOf(now), now.Roles
+	if slices.Equal(ask.Groups, r.Groups) && slices.Equal(ask.Roles, r.Roles) {
+		return l, nil
+	}
+	as, err := b.decide(ask, s)
+	return l.Strictest(as), err
 }
 
-// recheck asks policy and protection again before an approval: what changed since the asking counts, and only for the stricter.
-func (b *Broker) recheck(tx Tx, c access.Caller, r access.Request, s *inventory.Snapshot) (access.Request, error) {
-	if access.SamePerson(c.Name, r.Requester) {
-		return r, nil // Step refuses it, in the right words
+// stillMayAsk refuses what somebody asked for who may not ask any more, or for whom nobody answers any more.
+func (b *Broker) stillMayAsk(tx Tx, r access.Request) error {
+	who, lost := r.Requester, func(c access.Caller) bool { return !c.Has(access.Requester) }
+	if r.Kind != access.Person {
+		who, lost = r.Sponsor, func(c access.Caller) bool { return len(c.Roles) == 0 }
 	}
-	l, err := b.limitsOf(tx, r, s)
+	c, known, err := b.standing(tx, who)
+	if err != nil || !known || !lost(c) {
+		return err
+	}
+	return access.Errorf(access.CodeDenied, "%s has no right to ask any more, so that %s opens nothing", who, r.ID).WithHint("deny it with: curfew deny %s", r.ID)
+}
+
+// recheck asks policy and protection again about the terms that would be granted, as things are now: what changed since the asking counts,
+// and only for the stricter.
+func (b *Broker) recheck(tx Tx, r access.Request, terms access.Terms, s *inventory.Snapshot) (access.Request, error) {
+	if err := b.stillMayAsk(tx, r); err != nil {
+		return r, err
+	}
+	of := r
+	of.Terms = terms
+	l, err := b.limitsOf(tx, of, s)
 	if err != nil {
 		return r, err
 	}
-	r.Needs = access.Needs(r.Needs, l.Needs)
-	total := r.Terms.Duration
+	joined := access.Limits{Rules: r.Rules, Needs: r.Needs, Notify: r.Notify, HardClose: r.HardClose, WarnBefore: r.WarnBefore}.Strictest(l)
+	r.Rules, r.Needs, r.Notify, r.HardClose, r.WarnBefore = joined.Rules, joined.Needs, joined.Notify, joined.HardClose, joined.WarnBefore
+	total := terms.Duration
 	if r.Extends != "" { // several may have been asked for side by side
 		g, err := tx.Grant(r.Extends)
 		if err != nil {
@@ -158,9 +195,9 @@ func (b *Broker) recheck(tx Tx, c access.Caller, r access.Request, s *inventory.
 		}
 		total += g.Duration
 	}
-	for _, t := range r.Terms.Targets {
+	for _, t := range terms.Targets {
 		p, _ := b.index.protection(t.VM.ID)
-		if err := p.Check(t, r.Terms.Source, total); err != nil {
+		if err := p.Check(t, terms.Source, total); err != nil {
 			return r, err
 		}
 	}
@@ -178,16 +215,27 @@ func notAmong(r access.Request) *access.Error {
 		WithHint("ask one of these: %s", strings.Join(names, "; and of "))
 }
 
-// authorities returns in whose right the caller decides: their own, and those of people who have delegated to them.
-func (b *Broker) authorities(tx Tx, c access.Caller, now time.Time) ([]access.Authority, error) {
+// authorities returns in whose right the caller decides on a request: their own, and those of people who have delegated to them, as these
+// stand now. Who lost the role lends nothing, and neither does who asked for it, or answers for who did (P6).
+func (b *Broker) authorities(tx Tx, c access.Caller, r access.Request, now time.Time) ([]access.Authority, error) {
 	out := []access.Authority{{Name: c.Name, Groups: b.cfg.Policy().GroupsOf(c)}}
 	ds, err := delegations(tx, now)
+	if err != nil {
+		return nil, err
+	}
 	for _, d := range ds {
-		if access.SamePerson(d.To, c.Name) {
-			out = append(out, access.Authority{Name: d.From, Groups: d.Groups})
+		if !access.SamePerson(d.To, c.Name) || access.SamePerson(d.From, r.Requester) || access.SamePerson(d.From, r.Sponsor) {
+			continue
+		}
+		from, _, err := b.standing(tx, d.From)
+		if err != nil {
+			return nil, err
+		}
+		if from.Has(access.Approver) {
+			out = append(out, access.Authority{Name: d.From, Groups: b.cfg.Policy().GroupsOf(from)})
 		}
 	}
-	return out, err
+	return out, nil
 }
 
 // lent names those in whose place a review was given, besides the reviewer.
@@ -271,6 +319,7 @@ func (b *Broker) effect(tx Tx, c access.Caller, r access.Request, ef access.Effe
 		if g, err = g.Step(access.ExtendEvent{By: ef.By}, now); err != nil {
 			return nil, err
 		}
+		g.HardClose = g.HardClose || r.HardClose
 		if err := tx.UpdateGrant(g); err != nil {
 			return nil, err
 		}

@@ -2,6 +2,7 @@ package broker
 
 import (
 	"slices"
+	"time"
 
 	"github.com/curfew-jit/curfew/internal/access"
 	"github.com/curfew-jit/curfew/internal/audit"
@@ -34,15 +35,15 @@ func (b *Broker) tellRequest(tx Tx, kind notify.Kind, e audit.Entry, r access.Re
 	ev := notify.Event{Kind: kind, At: e.At, Actor: e.Actor, Message: e.Message, Request: &r, To: []string{r.Requester}}
 	switch {
 	case r.State == access.Pending:
-		ev.To = waitingFor(r)
+		ev.To = waitingFor(r, e.At)
 	case kind == notify.BreakGlass || kind == notify.BreakGlassOpen:
-		ev.To = append(waitingFor(r), "role:admin")
+		ev.To = append(waitingFor(r, e.At), "role:admin")
 	}
 	return b.tell(tx, ev, string(r.ID), r.Notify)
 }
 
-// waitingFor lists those who may answer a request now: people, and groups as "group:NAME"; "role:approver" is everybody with the role.
-func waitingFor(r access.Request) []string {
+// waitingFor lists those who may answer a request at an instant: people, and groups as "group:NAME"; "role:approver" is everybody with the role.
+func waitingFor(r access.Request, at time.Time) []string {
 	var out []string
 	add := func(names []string) {
 		for _, n := range names {
@@ -51,12 +52,12 @@ func waitingFor(r access.Request) []string {
 			}
 		}
 	}
-	for _, w := range access.Outstanding(r.Needs, r.Reviews, r.CreatedAt) { // without any need: whoever may approve
+	for _, w := range access.Answerable(r.Needs, r.Reviews, r.CreatedAt) { // without any need: whoever may approve
 		if len(w.Step.Approvers) == 0 {
 			add([]string{"role:approver"})
 		}
 		add(w.Step.Approvers)
-		if !r.EscalatedAt.IsZero() {
+		if w.Step.Escalated(r.CreatedAt, at) {
 			add(w.Step.EscalateTo)
 		}
 	}
