@@ -242,3 +242,41 @@ func TestTheIssuerSaysNo(t *testing.T) {
 	_, err = w.tryIn()
 	wantCode(t, err, access.CodeDenied, "AADSTS50057")
 }
+
+// A key that is new is found at once, one that was withdrawn goes out within an hour, and what is no key for signing is none.
+func TestKeysThatChange(t *testing.T) {
+	w := open(t, nil)
+	w.in(nil)
+	key := func(k any, id, use string) any { return jose.JSONWebKey{Key: k, KeyID: id, Use: use} }
+	by := func(k any, id string) {
+		w.iss.set(func() { w.iss.sign = func(c object) string { return signed(t, jose.RS256, k, id, c) } })
+	}
+	w.clk.Advance(time.Minute)
+	w.iss.set(func() {
+		w.iss.jwks = []any{key(keys().other.Public(), "n1", "sig"), key(keys().rsa.Public(), "k1", "sig")}
+	})
+	by(keys().other, "n1")
+	w.in(nil)
+	w.iss.set(func() { w.iss.jwks = []any{key(keys().other.Public(), "n1", "sig")} })
+	by(keys().rsa, "k1")
+	w.in(nil) // it was read a moment ago
+	w.clk.Advance(time.Hour)
+	_, err := w.tryIn()
+	wantCode(t, err, access.CodeUnauthenticated, "does not have")
+	for name, k := range map[string]any{"for encryption": key(keys().rsa.Public(), "k1", "enc"), "a shared secret": key([]byte("0123456789012345678901234567890123456789"), "k1", "sig"),
+		"private": key(keys().rsa, "k1", "sig")} {
+		w.iss.set(func() { w.iss.jwks = []any{k} })
+		if name == "a shared secret" {
+			w.iss.set(func() {
+				w.iss.sign = func(c object) string {
+					return signed(t, jose.HS256, []byte("0123456789012345678901234567890123456789"), "k1", c)
+				}
+			})
+		}
+		w.clk.Advance(time.Hour)
+		if _, err := w.tryIn(); access.CodeOf(err) != access.CodeUnauthenticated {
+			t.Errorf("a key that is %s: %v", name, err)
+		}
+		by(keys().rsa, "k1")
+	}
+}

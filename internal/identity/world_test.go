@@ -67,6 +67,7 @@ type issuer struct {
 	answer   func(url.Values) (int, object)     // instead of tokens; nil: tokens
 	graph    http.HandlerFunc                   // of Microsoft Graph
 	down     func(http.ResponseWriter) bool     // answers in place of everything
+	jwks     []any                              // in place of its keys
 	doc      func(object)                       // changes the description
 	asked    []url.Values                       // forms that came to the token endpoint
 	counts   map[string]int                     // of calls, by path
@@ -138,6 +139,10 @@ func (i *issuer) serve(w http.ResponseWriter, r *http.Request) {
 		}
 		tell(200, d)
 	case r.URL.Path == "/keys":
+		if i.jwks != nil {
+			tell(200, object{"keys": i.jwks})
+			return
+		}
 		tell(200, object{"keys": []any{object{"kty": "weird", "kid": "k0"}, jose.JSONWebKey{Key: keys().rsa.Public(), KeyID: "k1", Use: "sig"},
 			jose.JSONWebKey{Key: keys().ec.Public(), KeyID: "k2", Use: "sig"}}})
 	case r.URL.Path == "/token":
