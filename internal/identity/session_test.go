@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"slices"
 	"strings"
@@ -310,6 +311,43 @@ func TestAnIssuerThatIsDown(t *testing.T) {
 			_, err := w.bearer(token)
 			wantCode(t, err, access.CodeUnauthenticated, "over")
 		})
+	}
+}
+
+// An issuer that points elsewhere is not followed: the form holds the secret, the code and the refresh token.
+func TestNothingIsTakenElsewhere(t *testing.T) {
+	other := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		_ = r.ParseForm()
+		t.Errorf("%s %s was taken to another host: %v", r.Method, r.URL, r.Form)
+		writeJSON(rw, 200, object{})
+	}))
+	defer other.Close()
+	w := open(t, nil)
+	token := w.in(nil).Token
+	for _, status := range []int{301, 302, 303, 307, 308} {
+		w.iss.set(func() {
+			w.iss.down = func(rw http.ResponseWriter) bool {
+				rw.Header().Set("Location", other.URL+"/x")
+				rw.WriteHeader(status)
+				return true
+			}
+		})
+		w.clk.Advance(4 * time.Minute)
+		if _, err := w.bearer(token); err != nil {
+			t.Error(err)
+		}
+		_, err := w.m.Device(t.Context())
+		wantCode(t, err, access.CodeUnavailable, "does not answer")
+		_, err = w.tryIn()
+		wantCode(t, err, access.CodeUnavailable, "does not answer")
+		w.restart()
+		_, err = w.tryBegin()
+		wantCode(t, err, access.CodeUnavailable, "does not answer")
+		w.iss.set(func() { w.iss.down = nil })
+		w.restart()
+		if _, err := w.tryBegin(); err != nil {
+			t.Error(err)
+		}
 	}
 }
 
