@@ -54,9 +54,12 @@ func fakeSSH() {
 //
 // The program choose is a browser: BROWSER=choose opens the issuer's page, chooses the account in CHOOSE, and writes the page at which it
 // ended into the file PAGE.
-func TestScript(t *testing.T) {
-	testscript.Run(t, testscript.Params{
-		Dir:                 "../../test",
+func TestScript(t *testing.T) { testscript.Run(t, params("../../test", func(*testscript.Env) {})) }
+
+// params are those of the scripts in a folder, with more of an environment.
+func params(dir string, more func(*testscript.Env)) testscript.Params {
+	return testscript.Params{
+		Dir:                 dir,
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
 		Deadline:            time.Now().Add(2 * time.Minute), // a command that waits for what never comes ends with its output shown
@@ -71,13 +74,14 @@ func TestScript(t *testing.T) {
 			e.Setenv("XDG_CONFIG_HOME", filepath.Join(e.WorkDir, "config"))
 			e.Setenv("CURFEW_KEYRING", "off")
 			e.Setenv("CURFEW_SERVER", "http://127.0.0.1:1") // where nothing is: a script that forgets to start a server must not find somebody's
+			more(e)
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"start": start, "end": end, "exits": exits, "eventually": eventually, "capture": capture, "rules": rules, "outside": outside, "fault": fault, "hostport": hostport, "device": device, "issuer": atIssuer, "mode": mode,
 			"slack": slack,
 		},
-	})
+	}
 }
 
 type processKey struct{}

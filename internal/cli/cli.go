@@ -347,7 +347,7 @@ func (c *cli) client() (*client.Client, error) {
 
 // anonymous makes a client that is nobody, or whoever has the token: not who the options and the environment say.
 func (c *cli) anonymous(token string) (*client.Client, error) {
-	return client.New(client.Options{Server: c.serverURL(), Token: token, CA: c.ca, Clock: c.Clock, UserAgent: "curfew/" + c.Version})
+	return client.New(client.Options{Server: c.serverURL(), Token: token, Private: true, CA: c.ca, Clock: c.Clock, UserAgent: "curfew/" + c.Version})
 }
 
 // token returns the bearer token: of the file that a flag names, else of the environment; "" if there is none.

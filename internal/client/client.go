@@ -46,6 +46,7 @@ type Options struct {
 	Server     string       // URL; "" means DefaultServer
 	Token      string       // bearer token; never sent over plain HTTP to anything but loopback
 	As         string       // account of the demo
+	Private    bool         // secrets will travel although there is no token yet: plain HTTP is refused as with one
 	CA         string       // file of certificates to trust besides the system's
 	HTTPClient *http.Client // nil: one of its own
 	UserAgent  string
@@ -72,7 +73,7 @@ func New(o Options) (*Client, error) {
 	if base.User != nil || base.RawQuery != "" || base.Fragment != "" {
 		return nil, usage("server", "the URL of a server carries no user, query or fragment")
 	}
-	if base.Scheme == "http" && o.Token != "" && !loopback(base.Hostname()) {
+	if base.Scheme == "http" && (o.Token != "" || o.Private) && !loopback(base.Hostname()) {
 		return nil, usage("server", "the token would travel in the clear to %s", base.Host).WithHint("use https, or a server on this machine")
 	}
 	if strings.ContainsFunc(o.Token+o.As, func(r rune) bool { return r < ' ' || r == 0x7f }) {
