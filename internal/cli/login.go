@@ -204,13 +204,15 @@ func (c *cli) keepLogin(ctx context.Context, cl *client.Client, got api.SignedIn
 	if got.Token == "" || strings.ContainsFunc(got.Token, func(r rune) bool { return r <= ' ' || r > '~' }) {
 		return access.Errorf(access.CodeInternal, "%s gave no usable session", cl.Server())
 	}
+	old, _ := c.Sessions.Get(ctx, cl.Server()) // one that cannot be read cannot be ended either
 	kept, why, err := c.Sessions.Put(ctx, credential.Session{Server: cl.Server(), Name: got.Name, Expires: got.ExpiresAt, Token: got.Token})
 	if err != nil {
 		// A session that nobody can use any more should not live on.
-		if out, oerr := c.anonymous(got.Token); oerr == nil {
-			_ = out.Logout(ctx)
-		}
+		c.endSession(ctx, got.Token)
 		return err
+	}
+	if old.Token != "" && old.Token != got.Token { // nobody has it any more
+		c.endSession(ctx, old.Token)
 	}
 	if why != "" {
 		c.say("the system's keyring does not take the session (%s): it is kept in a file", why)
@@ -239,6 +241,15 @@ func (c *cli) keepLogin(ctx context.Context, cl *client.Client, got api.SignedIn
 		}
 		return f.String()
 	})
+}
+
+// endSession ends a session whose token is not kept any more, if the server lets itself be asked; otherwise it ends at its time.
+func (c *cli) endSession(ctx context.Context, token string) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	if cl, err := c.anonymous(token); err == nil {
+		_ = cl.Logout(ctx)
+	}
 }
 
 func noneIfEmpty(list []string) string {
