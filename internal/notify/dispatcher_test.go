@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -202,7 +203,13 @@ func TestNoticesOfARequestKeepTheirOrder(t *testing.T) {
 func TestATargetThatHangsHoldsUpNoOther(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := newOutbox(t)
-		sick, well := &recorder{name: "sick", answer: hang}, &recorder{name: "well"}
+		var cured atomic.Bool
+		sick, well := &recorder{name: "sick", answer: func(ctx context.Context, n notify.Notice) error {
+			if cured.Load() {
+				return nil
+			}
+			return hang(ctx, n)
+		}}, &recorder{name: "well"}
 		var want []string
 		for i := range 200 {
 			o.put(fmt.Sprintf("sick r-%d n-s%d", i, i), fmt.Sprintf("well r-%d n-w%d", i, i))
@@ -218,7 +225,7 @@ func TestATargetThatHangsHoldsUpNoOther(t *testing.T) {
 		if n := sick.attempts(); n < 8 || n > 25 {
 			t.Errorf("the sick one was tried %d times in ten minutes: want the first wave and some probes", n)
 		}
-		sick.answer = nil
+		cured.Store(true)
 		time.Sleep(15 * time.Minute)
 		if n := len(sick.got()); n != 200 {
 			t.Errorf("once it is well again it got %d of 200", n)

@@ -395,8 +395,8 @@ func TestAMailServerThatHangs(t *testing.T) {
 		}
 	}()
 	m := startMail(t, true)
+	m.data = func() error { time.Sleep(2 * time.Second); return nil }
 	for name, e := range map[string]*notify.Email{"from the start": emailTo(t, m, func(o *notify.EmailOptions) { o.Server = l.Addr().String() }), "in the middle": emailTo(t, m, nil)} {
-		m.data = func() error { time.Sleep(2 * time.Second); return nil }
 		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 		began := clock.System{}.Now()
 		_, err := e.Send(ctx, story(notify.RequestCreated, 1, nil))

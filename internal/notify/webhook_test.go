@@ -97,9 +97,6 @@ func TestWhatAWebhookSaysOfTheOtherEnd(t *testing.T) {
 	elsewhere := 0
 	other := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { elsewhere++ }))
 	defer other.Close()
-	var answer http.HandlerFunc
-	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { answer(w, r) }))
-	defer srv.Close()
 	status := func(code int, header ...string) http.HandlerFunc {
 		return func(w http.ResponseWriter, _ *http.Request) {
 			for i := 0; i+1 < len(header); i += 2 {
@@ -145,7 +142,8 @@ func TestWhatAWebhookSaysOfTheOtherEnd(t *testing.T) {
 		}, "the call failed", false, 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			answer = c.answer
+			srv := httptest.NewServer(c.answer)
+			defer srv.Close()
 			_, err := webhook(t, srv.URL+"/secret-path").Send(t.Context(), storetest.Notice("n-1", "ops", "r-1", storetest.Epoch))
 			if c.want == "" {
 				if err != nil {
