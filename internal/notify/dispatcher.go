@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -168,12 +169,40 @@ func (d *Dispatcher) Run(ctx context.Context) {
 	for _, l := range d.lanes {
 		lanes.Go(func() { l.run(ctx, work) })
 	}
+	lanes.Go(func() { d.clear(ctx, work) })
 	lanes.Wait()
 	close(d.settled)
 	settler.Wait()
 	close(over)
 	guard.Wait()
 	d.settled = make(chan settlement)
+}
+
+// gone stands for a channel that is not there any more.
+type gone string
+
+func (g gone) Name() string { return string(g) }
+
+func (gone) Send(context.Context, Notice) (string, error) {
+	return "", &Failure{Message: "the configuration names no such channel any more", Final: true}
+}
+
+// clear gives up what waits for channels that are not there any more: nobody would ever look at it.
+func (d *Dispatcher) clear(ctx, work context.Context) {
+	counts, err := d.cfg.Outbox.Counts(ctx)
+	if err != nil {
+		d.log.Warn("reading the outbox", "error", err)
+		return
+	}
+	for _, c := range counts {
+		if c.Waiting == 0 || slices.ContainsFunc(d.lanes, func(l *lane) bool { return l.ch.Name() == c.Channel }) {
+			continue
+		}
+		l := &lane{d: d, ch: gone(c.Channel), breaker: breaker{first: d.cfg.Limits.First, longest: d.cfg.Limits.First}}
+		for ctx.Err() == nil && l.round(ctx, work) <= 0 {
+			continue
+		}
+	}
 }
 
 // lane is one channel's own queue.

@@ -414,3 +414,21 @@ func TestWakingAndSmallTransactions(t *testing.T) {
 		}
 	})
 }
+
+func TestNoticesForAChannelThatIsNotThereAnyMore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := newOutbox(t)
+		for i := range 150 {
+			o.put(fmt.Sprintf("old r-%d n-%d", i/2, i))
+		}
+		o.put("ops r-1 m-1")
+		ops := &recorder{name: "ops"}
+		run(t, o, notify.Limits{}, ops)
+		time.Sleep(time.Minute)
+		c, _ := o.Counts(t.Context())
+		if len(c) != 2 || c[0].Dead != 150 || c[0].Waiting != 0 || c[1].Sent != 1 {
+			t.Errorf("counts %+v", c)
+		}
+		same(t, "why", o.get("n-149").LastError, "the configuration names no such channel any more")
+	})
+}

@@ -1,6 +1,7 @@
 package notify_test
 
 import (
+	"context"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/base64"
@@ -184,5 +185,56 @@ func TestWhatIsWrongWithAWebhooksOptions(t *testing.T) {
 		} else if strings.Contains(err.Error(), "hunter2") {
 			t.Errorf("the error holds the secret: %v", err)
 		}
+	}
+}
+
+func TestTargetsThatHangOrAnswerSlowly(t *testing.T) {
+	over := make(chan struct{})
+	defer close(over)
+	wait := func(r *http.Request, d time.Duration) {
+		select {
+		case <-over:
+		case <-r.Context().Done():
+		case <-time.After(d):
+		}
+	}
+	for _, c := range []struct {
+		name   string
+		answer http.HandlerFunc
+		want   string
+	}{
+		{"no answer", func(_ http.ResponseWriter, r *http.Request) { wait(r, time.Minute) }, "no answer in time"},
+		{"a late answer", func(_ http.ResponseWriter, r *http.Request) { wait(r, 100*time.Millisecond) }, ""},
+		{"taken, and then a body that drips", func(w http.ResponseWriter, r *http.Request) {
+			for r.Context().Err() == nil {
+				if _, err := io.WriteString(w, "x"); err != nil || http.NewResponseController(w).Flush() != nil {
+					return
+				}
+				wait(r, 50*time.Millisecond)
+			}
+		}, ""},
+		{"a failure with a body that drips", func(w http.ResponseWriter, r *http.Request) {
+			w.WriteHeader(500)
+			for r.Context().Err() == nil && http.NewResponseController(w).Flush() == nil {
+				_, _ = io.WriteString(w, "x")
+				wait(r, 50*time.Millisecond)
+			}
+		}, "it answered 500"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			srv := httptest.NewServer(c.answer)
+			defer srv.CloseClientConnections()
+			ctx, cancel := context.WithTimeout(t.Context(), 700*time.Millisecond)
+			defer cancel()
+			began := clock.System{}.Now()
+			_, err := webhook(t, srv.URL).Send(ctx, storetest.Notice("n-1", "ops", "r-1", storetest.Epoch))
+			var f *notify.Failure
+			if c.want == "" && err != nil || c.want != "" && (!errors.As(err, &f) || !strings.HasPrefix(f.Message, c.want)) {
+				t.Errorf("got %v, want %q", err, c.want)
+			}
+			if took := (clock.System{}).Now().Sub(began); took > 2*time.Second {
+				t.Errorf("it took %s", took)
+			}
+		})
 	}
 }
