@@ -35,9 +35,11 @@ const (
 	adminOwner   relation = "admin, is the requester"    //
 	elsewhere    relation = "approver of another scope"  // with the role, and not among those whom the rule names
 	program      relation = "program"                    // a token with every role, for which somebody answers
+	sponsor      relation = "approver, answers for it"   // whom the rule names, and the thing is that of a program for which they answer
+	standIn      relation = "stand-in of the requester"  // not among those whom the rule names; the requester, who is, has lent them their place
 )
 
-var relations = []relation{nobody, stranger, owner, dismissed, other, approver, selfApprover, auditor, admin, adminOwner, elsewhere, program}
+var relations = []relation{nobody, stranger, owner, dismissed, other, approver, selfApprover, auditor, admin, adminOwner, elsewhere, program, sponsor, standIn}
 
 var adminToo = access.Caller{Name: "root", Roles: []access.Role{access.Requester, access.Admin}, Address: bt.Admin.Address}
 
@@ -45,6 +47,13 @@ var approverElsewhere = access.Caller{Name: "approver-9", Roles: []access.Role{a
 
 var robot = access.Caller{Name: "robot", Kind: access.APIToken, Sponsor: "root", Address: bt.Admin.Address,
 	Roles: []access.Role{access.Requester, access.Approver, access.Auditor, access.Admin}}
+
+var (
+	answering = access.Caller{Name: "approver-8", Roles: []access.Role{access.Approver}, Address: bt.Approver.Address}
+	lentTo    = access.Caller{Name: "approver-7", Roles: []access.Role{access.Approver}, Address: bt.Approver.Address}
+	// answered is the program for which answering answers.
+	answered = access.Caller{Name: "token:answered", Kind: access.APIToken, Sponsor: "Approver-8", Roles: []access.Role{access.Requester}, Address: bt.Requester.Address}
+)
 
 // matrixPolicy names its approvers, and lets the glass be broken.
 type matrixPolicy struct{ *policy.Set }
@@ -63,18 +72,28 @@ func callers() map[relation]access.Caller {
 	gone := bt.Requester
 	gone.Roles = nil
 	return map[relation]access.Caller{nobody: {}, stranger: bt.Stranger, owner: bt.Requester, dismissed: gone, other: bt.Requester2, approver: bt.Approver,
-		selfApprover: bt.Both, auditor: bt.Auditor, admin: bt.Admin, adminOwner: adminToo, elsewhere: approverElsewhere, program: robot}
+		selfApprover: bt.Both, auditor: bt.Auditor, admin: bt.Admin, adminOwner: adminToo, elsewhere: approverElsewhere, program: robot, sponsor: answering, standIn: lentTo}
 }
 
 // ownerOf is the person whose thing a call of a relation is about.
 func ownerOf(r relation) access.Caller {
 	switch r {
-	case selfApprover:
+	case selfApprover, standIn:
 		return bt.Both
+	case sponsor:
+		return answered
 	case adminOwner:
 		return adminToo
 	}
 	return bt.Requester
+}
+
+// person is somebody whose the thing is where it can be no program's.
+func person(of access.Caller) access.Caller {
+	if of.Kind != access.Person {
+		return bt.Requester
+	}
+	return of
 }
 
 // ok is the code of no error.
@@ -91,59 +110,59 @@ const (
 
 // cells is the whole table: what each method answers to each relation. In the order of relations.
 var cells = map[string][]access.Code{
-	//                 nobody  stranger owner   dismissed other   approver self    auditor admin   admin+own elsewhere program
-	"VMs":            {unauth, denied, ok, denied, ok, ok, ok, ok, ok, ok, ok, ok},
-	"VM":             {unauth, denied, ok, denied, ok, ok, ok, ok, ok, ok, ok, ok},
-	"PlanProtect":    {unauth, denied, denied, denied, denied, denied, denied, denied, ok, ok, denied, ok},
-	"Protect":        {unauth, denied, denied, denied, denied, denied, denied, denied, ok, ok, denied, ok},
-	"PlanRequest":    {unauth, denied, ok, denied, ok, denied, ok, denied, denied, ok, denied, ok},
-	"CreateRequest":  {unauth, denied, ok, denied, ok, denied, ok, denied, denied, ok, denied, ok},
-	"Request":        {unauth, denied, ok, denied, hidden, ok, ok, ok, ok, ok, ok, ok},
-	"Requests":       {unauth, denied, ok, denied, ok, ok, ok, ok, ok, ok, ok, ok},
-	"Approve":        {unauth, denied, denied, denied, denied, ok, denied, denied, denied, denied, denied, denied},
-	"Deny":           {unauth, denied, denied, denied, denied, ok, denied, denied, denied, denied, denied, denied},
-	"Cancel":         {unauth, denied, ok, denied, hidden, denied, ok, denied, denied, ok, denied, denied},
-	"Comment":        {unauth, denied, ok, denied, hidden, ok, ok, ok, ok, ok, ok, ok},
-	"Remind":         {unauth, denied, ok, denied, hidden, ok, ok, ok, ok, ok, ok, ok},
-	"BreakGlass":     {unauth, denied, ok, denied, ok, denied, ok, denied, denied, ok, denied, denied},
-	"Aftermath":      {unauth, denied, denied, denied, denied, ok, ok, ok, ok, ok, ok, ok},
-	"CloseAftermath": {unauth, denied, denied, denied, denied, ok, denied, denied, ok, denied, ok, denied},
-	"Delegate":       {unauth, denied, denied, denied, denied, ok, ok, denied, denied, denied, ok, denied},
-	"Delegations":    {unauth, denied, denied, denied, denied, ok, ok, ok, ok, ok, ok, ok},
-	"EndDelegation":  {unauth, denied, denied, denied, denied, denied, denied, denied, ok, ok, denied, ok},
-	"Grant":          {unauth, denied, ok, denied, hidden, ok, ok, ok, ok, ok, ok, ok},
-	"Grants":         {unauth, denied, ok, denied, ok, ok, ok, ok, ok, ok, ok, ok},
-	"Extend":         {unauth, denied, ok, denied, hidden, denied, ok, denied, denied, ok, denied, denied},
-	"Close":          {unauth, denied, ok, denied, hidden, denied, ok, denied, denied, ok, denied, denied},
-	"Revoke":         {unauth, denied, denied, denied, denied, ok, bad, denied, ok, bad, ok, ok},
-	"Entries":        {unauth, denied, denied, denied, denied, denied, denied, ok, ok, ok, denied, ok},
-	"Watch":          {unauth, denied, ok, denied, ok, ok, ok, ok, ok, ok, ok, ok},
-	"Checkpoint":     {unauth, denied, denied, denied, denied, denied, denied, ok, ok, ok, denied, ok},
-	"RunScan":        {unauth, denied, denied, denied, denied, denied, denied, ok, ok, ok, denied, ok},
-	"Explain":        {unauth, denied, denied, denied, denied, denied, denied, ok, ok, ok, denied, ok},
-	"Scans":          {unauth, denied, denied, denied, denied, denied, denied, ok, ok, ok, denied, ok},
-	"Scan":           {unauth, denied, denied, denied, denied, denied, denied, ok, ok, ok, denied, ok},
-	"DiffScans":      {unauth, denied, denied, denied, denied, denied, denied, ok, ok, ok, denied, ok},
-	"Notices":        {unauth, denied, denied, denied, denied, denied, denied, ok, ok, ok, denied, ok},
-	"Notice":         {unauth, denied, denied, denied, denied, denied, denied, ok, ok, ok, denied, ok},
-	"RetryNotice":    {unauth, denied, denied, denied, denied, denied, denied, denied, ok, ok, denied, ok},
-	"TestChannel":    {unauth, denied, denied, denied, denied, denied, denied, denied, ok, ok, denied, ok},
-	"Accounts":       {unauth, denied, denied, denied, denied, denied, denied, ok, ok, ok, denied, ok},
-	"ReleaseAccount": {unauth, denied, denied, denied, denied, denied, denied, denied, ok, ok, denied, denied},
-	"Sessions":       {unauth, denied, ok, denied, ok, ok, ok, ok, ok, ok, ok, ok},
-	"EndSessions":    {unauth, denied, denied, denied, denied, denied, denied, denied, ok, ok, denied, ok},
-	"CreateToken":    {unauth, denied, denied, denied, denied, denied, denied, denied, ok, ok, denied, denied},
-	"Tokens":         {unauth, denied, denied, denied, denied, denied, denied, ok, ok, ok, denied, ok},
-	"RevokeToken":    {unauth, denied, denied, denied, denied, denied, denied, denied, ok, ok, denied, ok},
-	"LinkIdentity":   {unauth, denied, ok, denied, ok, ok, ok, ok, ok, ok, ok, denied},
-	"Links":          {unauth, denied, ok, denied, ok, ok, ok, ok, ok, ok, ok, ok},
-	"Unlink":         {unauth, denied, ok, denied, hidden, hidden, ok, hidden, ok, ok, hidden, ok},
-	"Policy":         {unauth, denied, denied, denied, denied, ok, ok, ok, ok, ok, ok, ok},
-	"PolicyWho":      {unauth, denied, denied, denied, denied, denied, denied, ok, ok, ok, denied, ok},
-	"ReplayPolicy":   {unauth, denied, denied, denied, denied, denied, denied, ok, ok, ok, denied, ok},
-	"Reconcile":      {unauth, denied, denied, denied, denied, denied, denied, denied, ok, ok, denied, ok},
-	"Resume":         {unauth, denied, denied, denied, denied, denied, denied, denied, conflict, conflict, denied, conflict}, // nothing is on hold
-	"Status":         {ok, ok, ok, ok, ok, ok, ok, ok, ok, ok, ok, ok},                                                       // takes no caller
+	//                 nobody  stranger owner   dismissed other   approver self    auditor admin   admin+own elsewhere program sponsor stand-in
+	"VMs":            {unauth, denied, ok, denied, ok, ok, ok, ok, ok, ok, ok, ok, ok, ok},
+	"VM":             {unauth, denied, ok, denied, ok, ok, ok, ok, ok, ok, ok, ok, ok, ok},
+	"PlanProtect":    {unauth, denied, denied, denied, denied, denied, denied, denied, ok, ok, denied, ok, denied, denied},
+	"Protect":        {unauth, denied, denied, denied, denied, denied, denied, denied, ok, ok, denied, ok, denied, denied},
+	"PlanRequest":    {unauth, denied, ok, denied, ok, denied, ok, denied, denied, ok, denied, ok, denied, denied},
+	"CreateRequest":  {unauth, denied, ok, denied, ok, denied, ok, denied, denied, ok, denied, ok, denied, denied},
+	"Request":        {unauth, denied, ok, denied, hidden, ok, ok, ok, ok, ok, ok, ok, ok, ok},
+	"Requests":       {unauth, denied, ok, denied, ok, ok, ok, ok, ok, ok, ok, ok, ok, ok},
+	"Approve":        {unauth, denied, denied, denied, denied, ok, denied, denied, denied, denied, denied, denied, denied, denied},
+	"Deny":           {unauth, denied, denied, denied, denied, ok, denied, denied, denied, denied, denied, denied, denied, denied},
+	"Cancel":         {unauth, denied, ok, denied, hidden, denied, ok, denied, denied, ok, denied, denied, denied, denied},
+	"Comment":        {unauth, denied, ok, denied, hidden, ok, ok, ok, ok, ok, ok, ok, ok, ok},
+	"Remind":         {unauth, denied, ok, denied, hidden, ok, ok, ok, ok, ok, ok, ok, ok, ok},
+	"BreakGlass":     {unauth, denied, ok, denied, ok, denied, ok, denied, denied, ok, denied, denied, denied, denied},
+	"Aftermath":      {unauth, denied, denied, denied, denied, ok, ok, ok, ok, ok, ok, ok, ok, ok},
+	"CloseAftermath": {unauth, denied, denied, denied, denied, ok, denied, denied, ok, denied, ok, denied, ok, ok},
+	"Delegate":       {unauth, denied, denied, denied, denied, ok, ok, denied, denied, denied, ok, denied, ok, ok},
+	"Delegations":    {unauth, denied, denied, denied, denied, ok, ok, ok, ok, ok, ok, ok, ok, ok},
+	"EndDelegation":  {unauth, denied, denied, denied, denied, denied, denied, denied, ok, ok, denied, ok, denied, denied},
+	"Grant":          {unauth, denied, ok, denied, hidden, ok, ok, ok, ok, ok, ok, ok, ok, ok},
+	"Grants":         {unauth, denied, ok, denied, ok, ok, ok, ok, ok, ok, ok, ok, ok, ok},
+	"Extend":         {unauth, denied, ok, denied, hidden, denied, ok, denied, denied, ok, denied, denied, denied, denied},
+	"Close":          {unauth, denied, ok, denied, hidden, denied, ok, denied, denied, ok, denied, denied, denied, denied},
+	"Revoke":         {unauth, denied, denied, denied, denied, ok, bad, denied, ok, bad, ok, ok, ok, ok},
+	"Entries":        {unauth, denied, denied, denied, denied, denied, denied, ok, ok, ok, denied, ok, denied, denied},
+	"Watch":          {unauth, denied, ok, denied, ok, ok, ok, ok, ok, ok, ok, ok, ok, ok},
+	"Checkpoint":     {unauth, denied, denied, denied, denied, denied, denied, ok, ok, ok, denied, ok, denied, denied},
+	"RunScan":        {unauth, denied, denied, denied, denied, denied, denied, ok, ok, ok, denied, ok, denied, denied},
+	"Explain":        {unauth, denied, denied, denied, denied, denied, denied, ok, ok, ok, denied, ok, denied, denied},
+	"Scans":          {unauth, denied, denied, denied, denied, denied, denied, ok, ok, ok, denied, ok, denied, denied},
+	"Scan":           {unauth, denied, denied, denied, denied, denied, denied, ok, ok, ok, denied, ok, denied, denied},
+	"DiffScans":      {unauth, denied, denied, denied, denied, denied, denied, ok, ok, ok, denied, ok, denied, denied},
+	"Notices":        {unauth, denied, denied, denied, denied, denied, denied, ok, ok, ok, denied, ok, denied, denied},
+	"Notice":         {unauth, denied, denied, denied, denied, denied, denied, ok, ok, ok, denied, ok, denied, denied},
+	"RetryNotice":    {unauth, denied, denied, denied, denied, denied, denied, denied, ok, ok, denied, ok, denied, denied},
+	"TestChannel":    {unauth, denied, denied, denied, denied, denied, denied, denied, ok, ok, denied, ok, denied, denied},
+	"Accounts":       {unauth, denied, denied, denied, denied, denied, denied, ok, ok, ok, denied, ok, denied, denied},
+	"ReleaseAccount": {unauth, denied, denied, denied, denied, denied, denied, denied, ok, ok, denied, denied, denied, denied},
+	"Sessions":       {unauth, denied, ok, denied, ok, ok, ok, ok, ok, ok, ok, ok, ok, ok},
+	"EndSessions":    {unauth, denied, denied, denied, denied, denied, denied, denied, ok, ok, denied, ok, denied, denied},
+	"CreateToken":    {unauth, denied, denied, denied, denied, denied, denied, denied, ok, ok, denied, denied, denied, denied},
+	"Tokens":         {unauth, denied, denied, denied, denied, denied, denied, ok, ok, ok, denied, ok, denied, denied},
+	"RevokeToken":    {unauth, denied, denied, denied, denied, denied, denied, denied, ok, ok, denied, ok, denied, denied},
+	"LinkIdentity":   {unauth, denied, ok, denied, ok, ok, ok, ok, ok, ok, ok, denied, ok, ok},
+	"Links":          {unauth, denied, ok, denied, ok, ok, ok, ok, ok, ok, ok, ok, ok, ok},
+	"Unlink":         {unauth, denied, ok, denied, hidden, hidden, ok, hidden, ok, ok, hidden, ok, hidden, hidden},
+	"Policy":         {unauth, denied, denied, denied, denied, ok, ok, ok, ok, ok, ok, ok, ok, ok},
+	"PolicyWho":      {unauth, denied, denied, denied, denied, denied, denied, ok, ok, ok, denied, ok, denied, denied},
+	"ReplayPolicy":   {unauth, denied, denied, denied, denied, denied, denied, ok, ok, ok, denied, ok, denied, denied},
+	"Reconcile":      {unauth, denied, denied, denied, denied, denied, denied, denied, ok, ok, denied, ok, denied, denied},
+	"Resume":         {unauth, denied, denied, denied, denied, denied, denied, denied, conflict, conflict, denied, conflict, denied, denied}, // nothing is on hold
+	"Status":         {ok, ok, ok, ok, ok, ok, ok, ok, ok, ok, ok, ok, ok, ok},                                                               // takes no caller
 }
 
 // things makes what calls are about, each new.
@@ -184,7 +203,7 @@ func (th *things) linked(of access.Caller) string {
 	who := broker.Identity{Kind: "slack", Team: "T1", User: fmt.Sprintf("U%d", th.n)}
 	code, err := th.s.Broker.NewLinkCode(th.t.Context(), who)
 	if err == nil {
-		_, err = th.s.Broker.LinkIdentity(th.t.Context(), of, broker.LinkInput{Kind: "slack", Code: code, Confirm: who.Key()})
+		_, err = th.s.Broker.LinkIdentity(th.t.Context(), person(of), broker.LinkInput{Kind: "slack", Code: code, Confirm: who.Key()})
 	}
 	if err != nil {
 		th.t.Fatal(err)
@@ -267,7 +286,7 @@ func (th *things) call(method string, c access.Caller, of access.Caller) (id str
 	case "Aftermath":
 		return "", func() error { _, err := b.Aftermath(ctx, c); return err }
 	case "CloseAftermath":
-		r, err := b.BreakGlass(ctx, of, broker.RequestInput{VMs: []string{"web-01"}, Duration: time.Hour + time.Duration(th.n)*time.Second, Reason: "matrix"})
+		r, err := b.BreakGlass(ctx, person(of), broker.RequestInput{VMs: []string{"web-01"}, Duration: time.Hour + time.Duration(th.n)*time.Second, Reason: "matrix"})
 		if err != nil {
 			th.t.Fatal(err)
 		}
@@ -506,13 +525,15 @@ func TestMatrix(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := bt.New(t, bt.Options{Scanner: &scripted{}, Routes: []notify.Route{{Name: "ops", Kinds: []notify.Kind{notify.SystemHold}}}, Rules: func() broker.Policy {
 					return matrixPolicy{bt.Compile(t, policy.Document{Rules: []policy.Rule{{Name: "default",
-						Approvers: []string{bt.Approver.Name, bt.Approver2.Name, bt.Both.Name, bt.Both3.Name, robot.Name}}}})}
+						Approvers: []string{bt.Approver.Name, bt.Approver2.Name, bt.Both.Name, bt.Both3.Name, robot.Name, answering.Name}}}})}
 				}})
 				defer s.Stop()
 				s.Protect("web-01")
 				th := &things{t: t, s: s, open: map[string]access.GrantID{}}
+				signIn(t, s, lentTo)
+				must[broker.Delegation](t)(s.Broker.Delegate(t.Context(), bt.Both, broker.DelegateInput{To: lentTo.Name, Until: s.Clock.Now().Add(24 * time.Hour)}))
 				if method == "Extend" {
-					for _, c := range []access.Caller{bt.Requester, bt.Both, adminToo} {
+					for _, c := range []access.Caller{bt.Requester, bt.Both, adminToo, answered} {
 						th.open[c.Name] = s.Open(c, "web-01", time.Hour).ID
 					}
 				}
