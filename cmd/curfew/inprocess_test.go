@@ -30,11 +30,17 @@ type running struct {
 
 func startDemo(t *testing.T, clk *clock.Manual, dir string) *running {
 	t.Helper()
+	return startDemoAt(t, clk, dir, "127.0.0.1:0", "")
+}
+
+// startDemoAt starts it where one was that has ended.
+func startDemoAt(t *testing.T, clk *clock.Manual, dir, listen, issuer string) *running {
+	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	r := &running{t: t, clk: clk, dir: dir, cancel: cancel, ended: make(chan error, 1)}
 	out, w := io.Pipe()
 	go func() {
-		r.ended <- demo.Run(ctx, demo.Options{Listen: "127.0.0.1:0", AzureListen: "127.0.0.1:0", Dir: dir, JSON: true, Program: "curfew", Version: "test",
+		r.ended <- demo.Run(ctx, demo.Options{Listen: listen, AzureListen: "127.0.0.1:0", IssuerListen: issuer, Dir: dir, JSON: true, Program: "curfew", Version: "test",
 			Out: w, Err: io.Discard, Clock: clk})
 		_ = w.Close()
 	}()

@@ -218,6 +218,28 @@ func TestOutWithinFiveMinutes(t *testing.T) {
 	p.must(0, "login")
 }
 
+// A demo that goes on where it was, on the same addresses: its people are still signed in, and can still lose that.
+func TestSessionsGoOnAfterARestart(t *testing.T) {
+	clk, dir := clock.NewManual(now()), t.TempDir()
+	r := startDemo(t, clk, dir)
+	p := r.someone(r.chooses("requester"))
+	p.must(0, "login")
+	r.stop()
+	again := startDemoAt(t, clk, dir, strings.TrimPrefix(r.server, "http://"), strings.TrimPrefix(r.issuer, "http://"))
+	p.r = again
+	p.must(0, "vm", "list")
+	clk.Advance(5 * time.Minute) // so that it has to be confirmed, with the token of before
+	p.must(0, "vm", "list")
+	again.atTheIssuer(`{"name":"requester","disabled":true}`)
+	clk.Advance(5 * time.Minute)
+	p.must(4, "vm", "list")
+	again.stop()
+	p.r = startDemoAt(t, clk, dir, strings.TrimPrefix(r.server, "http://"), strings.TrimPrefix(r.issuer, "http://"))
+	if out := p.must(4, "login"); !strings.Contains(out, "disabled") && !strings.Contains(out, "access_denied") {
+		t.Errorf("what was changed at the issuer is forgotten: %s", out)
+	}
+}
+
 func TestLogout(t *testing.T) {
 	r := startDemo(t, clock.NewManual(now()), t.TempDir())
 	p := r.someone(r.chooses("requester"))

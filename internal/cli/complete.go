@@ -21,6 +21,11 @@ func (c *cli) completer(cmd *cobra.Command, ask func(context.Context, *client.Cl
 	if c.settle(cmd) != nil || alone != nil && alone.Changed {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
+	if c.Sessions != nil { // nor may a keyring cost more, or say anything
+		s := *c.Sessions
+		s.Patience, s.Waiting = completionTime, nil
+		c.Sessions = &s
+	}
 	cl, err := c.client()
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveNoFileComp
