@@ -15,6 +15,10 @@ import (
 // entraHosts are those of Entra's issuers, in all of its clouds.
 var entraHosts = []string{"login.microsoftonline.com", "login.microsoftonline.us", "login.partner.microsoftonline.cn", "login.windows.net", "sts.windows.net"}
 
+// graphs are where Microsoft Graph is, in the clouds where it is elsewhere than by default.
+var graphs = map[string]string{"login.microsoftonline.us": "https://graph.microsoft.us", "login.partner.microsoftonline.cn": "https://microsoftgraph.chinacloudapi.cn",
+	"login.microsoftonline.com": "https://graph.microsoft.com"}
+
 // plainURL refuses what is no https URL; http is for addresses of this machine alone.
 func plainURL(s string) error {
 	u, err := url.Parse(s)
@@ -71,6 +75,11 @@ func (k *checker) signIn(s SignIn) {
 		}
 		if !strings.HasSuffix(strings.TrimRight(s.Issuer, "/"), "/v2.0") {
 			k.bad("sign_in.issuer", "is %q: Entra's issuers end in /v2.0", s.Issuer)
+		}
+	}
+	for host, graph := range graphs {
+		if u, err := url.Parse(s.Issuer); err == nil && strings.EqualFold(u.Hostname(), host) && strings.TrimRight(s.Graph, "/") != graph {
+			k.c.Warnings = append(k.c.Warnings, fmt.Sprintf("sign_in.graph is %s, and the Graph of %s is %s: people in more groups than a token holds could not sign in", s.Graph, host, graph))
 		}
 	}
 	for i, t := range s.Tenants {

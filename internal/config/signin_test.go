@@ -37,6 +37,12 @@ func TestSignIn(t *testing.T) {
 	if err != nil || !slices.ContainsFunc(c.Warnings, func(w string) bool { return strings.Contains(w, "offline_access") }) {
 		t.Errorf("without offline_access: %v, %v", c.Warnings, err)
 	}
+	for graph, warned := range map[string]bool{"https://graph.microsoft.com": true, "https://graph.microsoft.us": false} {
+		c, err = load(least + strings.NewReplacer("microsoftonline.com", "microsoftonline.us", "  client_id", "  graph: "+graph+"\n  client_id").Replace(entra))
+		if err != nil || warned != slices.ContainsFunc(c.Warnings, func(w string) bool { return strings.Contains(w, "sign_in.graph is") }) {
+			t.Errorf("another cloud with %s: %v, %v", graph, c.Warnings, err)
+		}
+	}
 	c, err = load(least + "people:\n  - {name: erin, roles: [auditor], subject: o-erin}\n" + entra)
 	if err != nil || c.People[0].Subject != "o-erin" {
 		t.Errorf("somebody with an account at the issuer alone: %+v, %v", c.People, err)

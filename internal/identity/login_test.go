@@ -280,3 +280,22 @@ func TestKeysThatChange(t *testing.T) {
 		by(keys().rsa, "k1")
 	}
 }
+
+// Whatever next holds, a browser that follows it stays on this server.
+func FuzzCheckNext(f *testing.F) {
+	for _, s := range []string{"/", "//evil.example", "/\\evil.example", "/x?y=//z", "/%2f/evil", "/..//evil.example", "/./\\evil", "/a/../../evil", "/;//evil.example", "/:80/", "/?\x00"} {
+		f.Add(s)
+	}
+	base := &url.URL{Scheme: "https", Host: "curfew.example.com", Path: "/login/callback"}
+	f.Fuzz(func(t *testing.T, next string) {
+		got := identity.CheckNext(next)
+		u, err := url.Parse(got)
+		if err != nil || strings.ContainsFunc(got, func(r rune) bool { return r <= ' ' || r > '~' || r == '\\' }) {
+			t.Fatalf("%q became %q: %v", next, got, err)
+		}
+		to := base.ResolveReference(u)
+		if to.Host != base.Host || to.Scheme != "https" || to.User != nil || !strings.HasPrefix(got, "/") || strings.HasPrefix(got, "//") {
+			t.Fatalf("%q became %q, which leads to %s", next, got, to)
+		}
+	})
+}
