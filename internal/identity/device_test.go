@@ -144,8 +144,10 @@ func TestDeviceCodeGivesOneSession(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if len(got) != 1 {
-		t.Errorf("%d sessions were given", len(got))
+	asked := 0
+	w.iss.set(func() { asked = len(w.iss.asked) })
+	if len(got) != 1 || asked != 1 {
+		t.Errorf("%d sessions were given, and the issuer was asked %d times", len(got), asked)
 	}
 }
 
