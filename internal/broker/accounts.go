@@ -601,5 +601,41 @@ func (b *Broker) EndSessions(ctx context.Context, c access.Caller, in EndSession
 		_, err = tx.Append(detail(b.entry(c, action, audit.Done, acc.Name, "%s %s %s", c.Name, what, acc.Name), "comment", comment, "sessions", fmt.Sprint(ended)))
 		return err
 	})
+	if err == nil && in.Bar {
+		err = b.shutOut(ctx, c, in.Person)
+	}
 	return ended, err
+}
+
+// shutOut revokes whatever a person who is kept out has open or ahead of them, and what programs have for which they answer.
+func (b *Broker) shutOut(ctx context.Context, c access.Caller, person string) error {
+	var live []access.Grant
+	b.index.each(func(g access.Grant) { live = append(live, g) })
+	var moves []Move
+	err := b.view(ctx, func(tx Tx) error {
+		for _, g := range live {
+			theirs := access.SamePerson(g.Requester, person)
+			if !theirs {
+				r, err := tx.Request(g.Request)
+				if err != nil && access.CodeOf(err) != access.CodeNotFound {
+					return err
+				}
+				theirs = err == nil && access.SamePerson(r.Sponsor, person)
+			}
+			if theirs {
+				moves = append(moves, Move{ID: g.ID, Event: access.ShutEvent{Reason: access.ReasonRevoked, By: c.Name}, Action: "grant.revoke", Outcome: audit.Done,
+					Message: fmt.Sprintf("%s keeps %s out: %s to %s is revoked", c.Name, person, g.ID, g.Target), By: &c})
+			}
+		}
+		return nil
+	})
+	if err == nil {
+		_, err = b.Apply(ctx, moves)
+	}
+	if err != nil {
+		return access.Errorf(access.CodeOf(err), "%s is kept out, and what they have open could not be revoked: %s", person, words(err)).
+			WithHint("revoke it with: curfew grant list, curfew grant revoke ID").Wrap(err)
+	}
+	b.enf.Wake()
+	return nil
 }

@@ -316,3 +316,25 @@ func TestRemindingDoesNotHoldUpClosings(t *testing.T) {
 		t.Errorf("%d notices, want one for each of %d", told, n/2)
 	}
 }
+
+// P2: whoever is kept out has nothing open any more, nor have programs for which they answer; others have.
+func TestKeptOutHasNothingOpen(t *testing.T) {
+	bubble(t, bt.Options{}, func(t *testing.T, s *bt.Stack) {
+		s.Protect("web-01")
+		dora := signIn(t, s, access.Caller{Name: "dora", Roles: []access.Role{access.Requester}})
+		tok := access.Caller{Name: "token:ci", Kind: access.APIToken, Sponsor: "Dora", Roles: []access.Role{access.Requester}, Address: bt.Requester2.Address}
+		own, program, other := s.Open(dora, "web-01", time.Hour), s.Open(tok, "web-01", time.Hour), s.Open(bt.Requester, "web-01", 2*time.Hour)
+		ahead := must[access.Request](t)(s.Broker.CreateRequest(t.Context(), dora, broker.RequestInput{VMs: []string{"web-01"}, Duration: time.Hour, Reason: "x", StartAt: s.Clock.Now().Add(10 * time.Hour)}))
+		ahead = must[access.Request](t)(s.Broker.Approve(t.Context(), bt.Approver, ahead.ID, broker.ReviewInput{}))
+		must[int](t)(s.Broker.EndSessions(t.Context(), bt.Admin, broker.EndSessionsInput{Person: "DORA", Bar: true, Comment: "laptop stolen"}))
+		for _, id := range []access.GrantID{own.ID, program.ID, ahead.Grants[0]} {
+			g := s.WaitGrant(id, func(g access.Grant) bool { return g.State.Final() })
+			if g.State != access.Revoked || g.EndedBy != bt.Admin.Name {
+				t.Errorf("%s is %s by %q", id, g.State, g.EndedBy)
+			}
+		}
+		if g := s.Grant(other.ID); !g.Ready() {
+			t.Errorf("somebody else's is %s", g.State)
+		}
+	})
+}

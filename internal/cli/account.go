@@ -47,7 +47,7 @@ func (c *cli) sessionCmd() *cobra.Command {
 	end := &cobra.Command{
 		Use: "end PERSON", Short: "End all sessions of a person at once",
 		Long: `Ends the sessions of a person, with effect from their next call. They may sign in again as long as the issuer lets them; with --bar
-they may not, and tokens that they answer for are good for nothing, until curfew account release.`,
+they may not, and tokens that they answer for are good for nothing, until curfew account release; what they and those have open is revoked.`,
 		Args:    need(1, 1, "the name of a person"),
 		Example: `curfew session end sam@example.com --bar --comment "laptop stolen"`,
 		RunE: func(cmd *cobra.Command, args []string) error {
