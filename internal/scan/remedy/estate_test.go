@@ -184,6 +184,8 @@ func findings(e *estate.Estate) map[string]scan.Finding {
 		"nsg-broad":              withRules(failing(e, scan.NSGRuleBroad, "spare-nsg"), e, "office", "all"),
 		"nsg-broad-full":         withRules(failing(e, scan.NSGRuleBroad, "full-nsg"), e, "any"),
 		"overdue":                withRules(failing(e, scan.RuleOverdue, "spare-nsg"), e, "curfew-allow-test-9-20260101T000000Z"),
+		"overdue-defender":       withRules(failing(e, scan.RuleOverdue, "live-nsg"), e, "MicrosoftDefenderForCloud-JITRule-1-0123456789abcdef0123456789abcdef"),
+		"nsg-broad-port":         withRules(failing(e, scan.NSGRuleBroad, "web-nsg"), e, "ssh"),
 		"orphaned":               withRules(failing(e, scan.RuleOrphaned, "web-nsg"), e, grant),
 		"orphaned-hostile":       withRules(group(e, scan.RuleOrphaned, hostile), e, hostile),
 	}

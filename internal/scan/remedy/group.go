@@ -456,7 +456,11 @@ func (p *plan) broadRules() {
 			continue
 		}
 		denies = append(denies, d)
-		p.sayf("Deny the ports %s from the Internet in %s at the free priority %d, before the rule %s; or narrow that rule.", strings.Join(d.ports, ", "), n.Name, d.priority, first.Name)
+		ports := "port " + d.ports[0]
+		if len(d.ports) > 1 {
+			ports = "the ports " + strings.Join(d.ports, ", ")
+		}
+		p.sayf("Deny %s from the Internet in %s at the free priority %d, before the rule %s; or narrow that rule.", ports, n.Name, d.priority, first.Name)
 		p.addDeny(d)
 	}
 }
@@ -491,6 +495,9 @@ func (p *plan) remove(why string) {
 			continue
 		}
 		p.sayf("Delete the rule %s of %s: %s.", r.Rule, x.name, why)
+		if window(r.Rule) && !strings.HasPrefix(strings.ToLower(r.Rule), "curfew-") {
+			p.choose("--remove-defender-rule " + sh(x.group+"/"+x.name+"/"+r.Rule))
+		}
 		p.mind(r.Rule)
 		p.shell("az network nsg rule delete" + p.in(x) + opt("--nsg-name", x.name) + opt("--name", r.Rule))
 		p.stepf("Open the network security group %s (subscription %s, resource group %s), Inbound security rules, and delete %s.", x.name, x.sub, x.group, r.Rule)

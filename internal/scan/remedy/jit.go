@@ -300,6 +300,12 @@ func (p *plan) narrowPolicy() {
 	p.say("Let only the addresses that need it ask, for three hours at most.")
 	p.stepf("Open Microsoft Defender for Cloud, Workload protections, Just-in-time VM access, Configured, and edit each machine of the policy %s: narrow Allowed source IPs, and set Max request time to what is needed.", j.Name)
 	p.needs = len(any) > 0
+	if len(long) > 0 {
+		p.choose("--max 3h")
+	}
+	if len(any) > 0 {
+		p.choose("--from CIDR")
+	}
 	p.narrowQuery(j, any, long)
 }
 

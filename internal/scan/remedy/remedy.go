@@ -81,7 +81,7 @@ func (w *Writer) For(f scan.Finding) *scan.Remediation {
 	case scan.NSGRuleBroad:
 		p.broadRules()
 	case scan.RuleOverdue:
-		p.remove("its end is over: nobody's access depends on it by right")
+		p.remove("its end is over, and nobody's access depends on it by right")
 	case scan.RuleOrphaned:
 		p.remove("what it was written for is gone")
 	}
@@ -121,6 +121,17 @@ func (p *plan) sayf(format string, args ...any) { p.say(fmt.Sprintf(format, args
 func (p *plan) step(text string)                 { p.portal = append(p.portal, plain(text)) }
 func (p *plan) stepf(format string, args ...any) { p.step(fmt.Sprintf(format, args...)) }
 func (p *plan) shell(line string)                { p.az = append(p.az, line) }
+
+// choose adds to our command what fix does not do without: a choice, or a consent.
+func (p *plan) choose(option string) {
+	if p.f.ID == "" {
+		return
+	}
+	if p.curfew == "" {
+		p.curfew = "curfew fix " + sh(p.f.ID)
+	}
+	p.curfew += " " + option
+}
 
 func (p *plan) render() *scan.Remediation {
 	if len(p.summary) == 0 {

@@ -36,6 +36,27 @@ func text(r *scan.Remediation) string {
 	return b.String()
 }
 
+// Where fix does nothing without a choice or a consent, our command has it: alone it would leave the finding as it is.
+func TestCommandIsWhole(t *testing.T) {
+	e := world(t)
+	all := findings(e)
+	for name, want := range map[string]string{
+		"overdue":          "curfew fix f-0123456789",
+		"overdue-defender": "curfew fix f-0123456789 --remove-defender-rule shop/live-nsg/MicrosoftDefenderForCloud-JITRule-1-0123456789abcdef0123456789abcdef",
+		"jit-broad":        "curfew fix f-0123456789 --max 3h --from CIDR",
+		"terminate-off":    "curfew fix f-0123456789 --upgrade-instances",
+		"terminate-behind": "curfew fix f-0123456789 --upgrade-instances",
+		"terminate-short":  "curfew fix f-0123456789",
+	} {
+		if r := remedy.For(all[name], e); r.Curfew != want {
+			t.Errorf("%s: %q, want %q", name, r.Curfew, want)
+		}
+	}
+	if r := remedy.For(all["nsg-broad-port"], e); !strings.HasPrefix(r.Summary, "Deny port 22 from the Internet in web-nsg at ") {
+		t.Errorf("one port: %q", r.Summary)
+	}
+}
+
 func TestGolden(t *testing.T) {
 	e := world(t)
 	all := findings(e)

@@ -67,6 +67,9 @@ termination_notification {
 		p.sayf("Its upgrade policy (%s) brings the instances to the new model.", orUnknown(set.UpgradeMode))
 		return
 	}
+	if strings.EqualFold(set.UpgradeMode, "Manual") {
+		p.choose("--upgrade-instances")
+	}
 	ids := []string{"*"}
 	if behind {
 		ids = nil

@@ -94,12 +94,17 @@ func writeCSV(w *out, r *scan.Report, o Options) error {
 	return w.err()
 }
 
-// gaps are the gaps of a report. One that is not complete and names none has one that says so.
+// gaps are the gaps of a report. One that is not complete and names none lacks what a verdict needs: the first that is unknown says what.
 func gaps(r *scan.Report) []scan.Gap {
-	if len(r.Gaps) == 0 && !r.Summary.Complete {
-		return []scan.Gap{{Source: "something that was asked for", Reason: "the report does not say what"}}
+	if len(r.Gaps) > 0 || r.Summary.Complete {
+		return r.Gaps
 	}
-	return r.Gaps
+	for i := range r.Findings {
+		if f := &r.Findings[i]; f.Status == scan.Unknown {
+			return []scan.Gap{{Source: "what a verdict about " + f.Name + " needs", Reason: f.Reason}}
+		}
+	}
+	return []scan.Gap{{Source: "what a verdict needs", Reason: "no verdict that is unknown for it is among those listed"}}
 }
 
 // add appends s unless it is there already.

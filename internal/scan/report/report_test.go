@@ -169,6 +169,28 @@ func TestNotCompleteIsTold(t *testing.T) {
 	}
 }
 
+// What a verdict needs and is not there is no gap of a source: the first verdict that is unknown for it says what. A report that lists none of
+// these, because they were filtered away, says that.
+func TestMissingIsNamed(t *testing.T) {
+	r := clean()
+	r.Summary.Complete = false
+	r.Findings = []scan.Finding{{ID: "f-1", Rule: scan.VMPortExposed, Status: scan.Unknown, Name: "web01", Reason: "network interface web01nic does not exist",
+		Resource: "/subscriptions/s/resourceGroups/g/providers/Microsoft.Compute/virtualMachines/web01", Type: "Microsoft.Compute/virtualMachines"}}
+	const want = "what a verdict about web01 needs could not be read: network interface web01nic does not exist"
+	for _, f := range report.Formats {
+		if f == report.JSON {
+			continue // it has the finding and "complete": false
+		}
+		if got := write(t, f, r, report.Options{}); !strings.Contains(got, want) {
+			t.Errorf("%s does not say %q:\n%s", f, want, got)
+		}
+	}
+	r.Findings = nil
+	if got, want := write(t, report.Table, r, report.Options{}), "NOT complete: what a verdict needs could not be read: no verdict that is unknown for it is among those listed."; !strings.Contains(got, want) {
+		t.Errorf("not %q:\n%s", want, got)
+	}
+}
+
 // inLines gives each member of a control and of a fact a line of its own, as encoding/json does. Where these stand in a line each is all
 // in which the report differs from it.
 func inLines(s string) string {
