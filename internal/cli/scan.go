@@ -150,6 +150,13 @@ func (c *cli) collect(ctx context.Context, s *sourceFlags) (Collected, error) {
 	s.Note = func(note string) { wipe(); c.say("note: %s", note) }
 	got, err := c.Local.Collect(ctx, s.ScanSource)
 	wipe()
+	if err != nil && ctx.Err() != nil {
+		e := access.Errorf(access.CodeUnavailable, "interrupted while reading: nothing was judged")
+		if s.Resume != "" {
+			return got, e.WithHint("run the same command again: %s keeps what was read, for an hour", s.Resume)
+		}
+		return got, e.WithHint("run the same command again; with --resume FILE it keeps what was read, and goes on from it")
+	}
 	return got, err
 }
 

@@ -54,6 +54,7 @@ func Judge(e *estate.Estate, src scan.Source, o Options) (Outcome, error) {
 		return Outcome{}, err
 	}
 	out.Report.Source = src
+	out.Report.Source.Picked = picked(o.Filter)
 	for i := range out.Report.Findings {
 		if f := &out.Report.Findings[i]; f.Status == scan.Fail {
 			f.Compliance = compliance.Of(f.Rule) // one list for all of a rule
@@ -85,6 +86,7 @@ func Again(r scan.Report, o Options) (Outcome, error) {
 		return Outcome{}, err
 	}
 	r.Findings = slices.Clone(r.Findings)
+	r.Source.Picked = picked(o.Filter)
 	out := Outcome{Report: r}
 	out.triage(o)
 	if picks(o.Filter) {
@@ -129,6 +131,24 @@ func astray(o triage.Options, r scan.Report, names map[string]string) error {
 
 func picks(o triage.Options) bool {
 	return len(o.Subscriptions)+len(o.Groups)+len(o.Tags)+len(o.Rules)+len(o.Severities)+len(o.Statuses)+len(o.Resources) > 0
+}
+
+// picked is a filter in words.
+func picked(o triage.Options) string {
+	var parts []string
+	for _, kind := range []struct {
+		name   string
+		values []string
+		among  string
+	}{
+		{"subscription", o.Subscriptions, " or "}, {"resource group", o.Groups, " or "}, {"tag", o.Tags, " and "}, {"resource", o.Resources, " or "},
+		{"rule", o.Rules, " or "}, {"severity", o.Severities, " or "}, {"status", o.Statuses, " or "},
+	} {
+		if len(kind.values) > 0 {
+			parts = append(parts, kind.name+" "+strings.Join(kind.values, kind.among))
+		}
+	}
+	return strings.Join(parts, ", ")
 }
 
 // triage marks what is suppressed and what is known.

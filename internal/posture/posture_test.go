@@ -11,6 +11,7 @@ import (
 	"github.com/curfew-jit/curfew/internal/posture"
 	"github.com/curfew-jit/curfew/internal/scan"
 	"github.com/curfew-jit/curfew/internal/scan/estate"
+	"github.com/curfew-jit/curfew/internal/scan/report"
 	"github.com/curfew-jit/curfew/internal/scan/triage"
 	"github.com/curfew-jit/curfew/internal/sim/estates"
 )
@@ -172,5 +173,40 @@ func TestFilterAstray(t *testing.T) {
 	out, err := posture.Again(rep, posture.Options{Filter: triage.Options{Groups: []string{"shop-wbe"}}})
 	if err != nil || len(out.Notes) != 1 || !strings.Contains(out.Notes[0], "misspelt") {
 		t.Errorf("%v, %q", err, out.Notes)
+	}
+}
+
+// P10: a report that a filter emptied says by what, and never that nothing fails.
+func TestPickedIsTold(t *testing.T) {
+	for _, c := range []struct {
+		filter triage.Options
+		want   string
+	}{
+		{triage.Options{Statuses: []string{"unknown"}}, "only status unknown"},
+		{triage.Options{Severities: []string{"critical", "medium"}, Rules: []string{"rule-overdue"}}, "only rule rule-overdue, severity critical or medium"},
+	} {
+		out, err := posture.Judge(demo(t), scan.Source{Kind: "file"}, posture.Options{Judge: scan.Options{Now: now}, Filter: c.filter})
+		if err != nil {
+			t.Fatal(err)
+		}
+		again, err := posture.Again(out.Report, posture.Options{Filter: c.filter})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range []*scan.Report{&out.Report, &again.Report} {
+			for _, f := range []report.Format{report.Table, report.HTML, report.Markdown} {
+				var b strings.Builder
+				if err := report.Write(&b, f, r, report.Options{}); err != nil {
+					t.Fatal(err)
+				}
+				if got := b.String(); !strings.Contains(got, c.want) || strings.Contains(got, "nothing of it fails") {
+					t.Errorf("%s does not say %q, or says that nothing fails:\n%.600s", f, c.want, got)
+				}
+			}
+		}
+	}
+	out, err := posture.Judge(demo(t), scan.Source{Kind: "file"}, posture.Options{Judge: scan.Options{Now: now}})
+	if err != nil || out.Report.Source.Picked != "" {
+		t.Errorf("without a filter: %q, %v", out.Report.Source.Picked, err)
 	}
 }

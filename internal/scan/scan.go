@@ -227,6 +227,8 @@ type Source struct {
 	File             string   `json:"file,omitempty"`
 	Subscriptions    []string `json:"subscriptions,omitempty"`
 	ManagementGroups []string `json:"management_groups,omitempty"`
+
+	Picked string `json:"-"` // in words, the filter by which findings are listed and counted; "" is all of them
 }
 
 // Summary counts. Findings that are suppressed or in the baseline are counted apart and nowhere else.

@@ -60,7 +60,7 @@ func fixture() *scan.Report {
 
 	broad := finding("f-broad", scan.NSGRuleBroad, scan.Fail, scan.Low, shop, "shop-net", "nsg-old", "allow-rdp lets any address at 3389; nothing is attached")
 	broad.Resource, broad.Type = network(shop, "shop-net", "networkSecurityGroups", "nsg-old"), "Microsoft.Network/networkSecurityGroups"
-	broad.Suppressed = &scan.Suppression{Owner: "alice@example.com", Reason: "goes with the old shop in December", Until: time.Date(2026, 12, 31, 0, 0, 0, 0, time.UTC)}
+	broad.Suppressed = &scan.Suppression{Owner: "alice@example.com", Reason: "goes with the old shop in December", Until: time.Date(2027, 1, 1, 0, 0, 0, 0, time.UTC)} // the end of the last day that was written
 
 	known := finding("f-known", scan.JITPolicyBroad, scan.Fail, scan.Medium, shop, "shop-web", "jit-default", "the policy lets any source ask, for up to 24 h")
 	known.Known = true

@@ -37,6 +37,7 @@ type page struct {
 	Version     string
 	Headline    string
 	Scope       string
+	Nothing     string // what is said where no finding is listed
 	Tally       string
 	At, AtISO   string
 	ID          string
@@ -135,7 +136,7 @@ func writeHTML(w *out, r *scan.Report, o Options) error {
 	all := worstFirst(r)
 	shown := all[:min(o.limit(HTMLLimit), len(all))]
 	p := page{CSS: template.CSS(pageCSS), JS: template.JS(pageJS), CSSHash: hash(pageCSS), JSHash: hash(pageJS), Version: safe(o.Version),
-		Headline: headline(r), Scope: scope(r), Tally: tally(r), At: instant(r.At), AtISO: r.At.UTC().Format(time.RFC3339), ID: safe(r.ID),
+		Headline: headline(r), Scope: scope(r), Nothing: nothing(r), Tally: tally(r), At: instant(r.At), AtISO: r.At.UTC().Format(time.RFC3339), ID: safe(r.ID),
 		Complete: complete(r), GapsIn: capital(gapsIn(r)), Findings: len(all), Shown: len(shown), More: len(all) - len(shown)}
 	if !p.Complete {
 		for _, g := range gaps(r) {

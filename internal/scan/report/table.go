@@ -64,9 +64,9 @@ func writeTable(w *out, r *scan.Report, o Options) error {
 	w.put("\n")
 	switch {
 	case len(r.Findings) == 0 && complete(r):
-		line("", "Nothing to report: everything that was asked for was read, and nothing of it fails.")
+		line("", "Nothing to report: e"+strings.TrimPrefix(nothing(r), "E"))
 	case len(r.Findings) == 0:
-		line("", "Nothing fails of what could be read.")
+		line("", nothing(r))
 	default:
 		line("", headline(r)+": "+tally(r)+".")
 	}

@@ -235,6 +235,9 @@ func scope(r *scan.Report) string {
 		b.WriteString(", " + count(n, "subscription"))
 	}
 	b.WriteString(", judged for " + instant(r.At))
+	if p := r.Source.Picked; p != "" {
+		b.WriteString("; listed and counted is only " + safe(p))
+	}
 	return b.String()
 }
 
@@ -269,6 +272,19 @@ func gapsIn(r *scan.Report) string {
 	return count(len(r.Gaps), "source") + " could not be read"
 }
 
+// nothing says that a report lists nothing. What a filter left out may fail.
+func nothing(r *scan.Report) string {
+	switch picked := r.Source.Picked != ""; {
+	case complete(r) && picked:
+		return "Everything that was asked for was read, and nothing of it fits the filter."
+	case complete(r):
+		return "Everything that was asked for was read, and nothing of it fails."
+	case picked:
+		return "Nothing of what could be read fits the filter."
+	}
+	return "Nothing fails of what could be read."
+}
+
 // aside says why a finding does not count; "" when it does.
 func aside(f *scan.Finding) string {
 	var parts []string
@@ -278,7 +294,7 @@ func aside(f *scan.Finding) string {
 			p += " by " + safe(s.Owner)
 		}
 		if !s.Until.IsZero() {
-			p += " until " + s.Until.UTC().Format(time.DateOnly)
+			p += " until " + s.Until.UTC().Add(-1).Format(time.DateOnly) // the last day, as it was written
 		}
 		parts = append(parts, p)
 	}
