@@ -268,6 +268,7 @@ func TestEmailIsNeverSentInTheClear(t *testing.T) {
 		}
 	}
 	fails("a server without STARTTLS", emailTo(t, m, nil))
+	fails("a server without STARTTLS, and nobody who signs in", emailTo(t, m, func(o *notify.EmailOptions) { o.User = "" }))
 	fails("a certificate that nobody trusts", emailTo(t, startMail(t, true), func(o *notify.EmailOptions) { o.Guard.CA = nil }))
 	fails("a wrong password", emailTo(t, startMail(t, true), func(o *notify.EmailOptions) { o.Password = secretFile(t, "wrong") }))
 	send(t, emailTo(t, m, func(o *notify.EmailOptions) { o.TLS, o.User = notify.NoTLS, "" }), story(notify.RequestCreated, 1, nil))
