@@ -160,6 +160,9 @@ type compiler struct {
 }
 
 func build(d Document) (*Set, Faults) {
+	if d.Rules == nil {
+		d.Rules = []Rule{} // as it is printed, so that both have one digest
+	}
 	s := &Set{doc: d}
 	if d.broken {
 		return s, d.faults
