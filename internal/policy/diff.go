@@ -493,8 +493,8 @@ func (a standing) effect(b standing) Effect {
 	return Changes
 }
 
-// maxCompared bounds how many people and examples are compared.
-const maxCompared = 200_000
+// maxCompared bounds how many rules are looked at when people and examples are compared: about a second of work.
+const maxCompared = 20_000_000
 
 // comparePeople compares what each person may, in an example of each rule of both policies.
 func comparePeople(old, now *Set, at time.Time) (out []Change) {
@@ -519,7 +519,7 @@ func comparePeople(old, now *Set, at time.Time) (out []Change) {
 	for _, e := range examples {
 		for _, glass := range []bool{false, true} {
 			for _, p := range all {
-				if n++; n > maxCompared {
+				if n += 2 + len(old.rules) + len(now.rules); n > maxCompared {
 					return append(out, Change{Changes, "people", "there are too many people and rules to compare each with each; the rest is in the changes of the rules"})
 				}
 				a, b := old.stands(e, p, glass), now.stands(e, p, glass)

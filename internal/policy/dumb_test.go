@@ -424,6 +424,13 @@ func TestTenThousandRules(t *testing.T) {
 	if l, err := s.Decide(largeAsk(), t0); err != nil || len(l.Rules) != 5 {
 		t.Errorf("%+v, %v", l, err)
 	}
+	policy.Lint(d, policy.Estate{})
+	d.Rules = slices.Clone(d.Rules)
+	d.Rules[7].MaxDuration = access.Duration(time.Hour)
+	changes := policy.Diff(s, compiled(t, d), t0)
+	if !slices.ContainsFunc(changes, func(c policy.Change) bool { return c.About == "rule team-7" && c.Text == "longest access: 1h, was 2h" }) {
+		t.Errorf("the change is not among %d", len(changes))
+	}
 	a := largeAsk()
 	a.Requester, a.Terms.Source = "nobody", netip.MustParsePrefix("203.0.113.1/32")
 	if _, err := s.Decide(a, t0); access.CodeOf(err) != access.CodeDenied {

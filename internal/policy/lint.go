@@ -264,9 +264,8 @@ func (l *linter) automatic(r *rule) {
 	if r.auto.when == nil && len(r.auto.sources) == 0 && r.when == nil && r.auto.max >= r.limits.MaxDuration {
 		l.say(Warning, "auto-uncapped", r, "auto_approve", "set a condition, or a cap below max_duration", "auto_approve has no condition, and its cap is all that the rule allows: nobody is ever asked")
 	}
-	for i := range l.rules {
-		o := &l.rules[i]
-		if o != r && !o.deny && o.auto == nil && l.covers(o, r) {
+	for _, o := range l.broad(false) {
+		if o != r && o.auto == nil && l.covers(o, r) {
 			l.say(Warning, "auto-without-effect", r, "auto_approve", "narrow the other rule, or let it approve by itself too",
 				"nothing is approved automatically: rule %s matches wherever this one does, and needs %s", o.name, stepWords(o.doc))
 			return
@@ -287,14 +286,24 @@ func (l *linter) parent(r *rule) {
 	}
 }
 
-// hidden finds rules that another one makes useless.
-func (l *linter) hidden() {
-	var denies []*rule
+// maxPairwise is up to how many rules each is compared with each. In a larger policy they are compared with those about every machine.
+const maxPairwise = 2000
+
+// broad returns the rules that may make others useless.
+func (l *linter) broad(deny bool) (out []*rule) {
 	for i := range l.rules {
-		if l.rules[i].deny {
-			denies = append(denies, &l.rules[i])
+		r, sc := &l.rules[i], &l.scopes[i]
+		everywhere := r.parent < 0 && len(sc.vms)+len(sc.groups)+len(sc.subs)+len(sc.tags) == 0
+		if r.deny == deny && (everywhere || len(l.rules) <= maxPairwise) {
+			out = append(out, r)
 		}
 	}
+	return out
+}
+
+// hidden finds rules that another one makes useless.
+func (l *linter) hidden() {
+	denies, others := l.broad(true), l.broad(false)
 	for i := range l.rules {
 		r := &l.rules[i]
 		if j := slices.IndexFunc(denies, func(d *rule) bool { return d != r && l.covers(d, r) && (!r.deny || !l.covers(r, d) || d.at < r.at) }); j >= 0 {
@@ -308,9 +317,8 @@ func (l *linter) hidden() {
 		if r.deny || r.glass != nil {
 			continue
 		}
-		for k := range l.rules {
-			o := &l.rules[k]
-			if o == r || o.deny || o.auto != nil || !o.limitsHold(r) || !l.covers(o, r) || l.covers(r, o) && r.limitsHold(o) && o.at > r.at {
+		for _, o := range others {
+			if o == r || o.auto != nil || !l.covers(o, r) || !o.limitsHold(r) || l.covers(r, o) && r.limitsHold(o) && o.at > r.at {
 				continue
 			}
 			l.say(Warning, "hidden", r, "", "take it out, or make it stricter", "it changes nothing: rule %s matches wherever this one does, and is as strict in everything", o.name)
@@ -345,6 +353,11 @@ func (r *rule) limitsHold(o *rule) bool {
 
 // covers tells whether a matches whatever b matches, as far as that can be said from how they are written.
 func (l *linter) covers(a, b *rule) bool {
+	for at := a.at; at >= 0; at = l.rules[at].parent {
+		if !l.scopeCovered(&l.scopes[at], b) { // what tells most rules apart
+			return false
+		}
+	}
 	if a.when != nil && (b.when == nil || a.when.text != b.when.text) {
 		return false
 	}
@@ -362,15 +375,7 @@ func (l *linter) covers(a, b *rule) bool {
 	if len(a.sources) > 0 && (len(b.sources) == 0 || slices.ContainsFunc(b.sources, l.outside(a))) {
 		return false
 	}
-	if !a.everybody && (b.everybody || !l.includes(a.doc.Requesters, b.doc.Requesters)) {
-		return false
-	}
-	for at := a.at; at >= 0; at = l.rules[at].parent {
-		if !l.scopeCovered(&l.scopes[at], b) {
-			return false
-		}
-	}
-	return true
+	return a.everybody || !b.everybody && l.includes(a.doc.Requesters, b.doc.Requesters)
 }
 
 // includes tells whether everybody in inner is in outer.
