@@ -352,7 +352,7 @@ func (b *Broker) DropSession(ctx context.Context, c access.Caller, s Session, ri
 				}
 			}
 		}
-		_, err := tx.Append(b.entry(c, "session.end", audit.Done, s.ShortID(), "%s", short(why)))
+		_, err := tx.Append(detail(b.entry(c, "session.end", audit.Done, s.ShortID(), "%s", short(why)), "account", s.Name))
 		return err
 	})
 }
@@ -598,7 +598,7 @@ func (b *Broker) EndSessions(ctx context.Context, c access.Caller, in EndSession
 				return err
 			}
 		}
-		_, err = tx.Append(detail(b.entry(c, action, audit.Done, acc.Name, "%s %s %s", c.Name, what, acc.Name), "comment", comment, "sessions", fmt.Sprint(ended)))
+		_, err = tx.Append(detail(b.entry(c, action, audit.Done, acc.Name, "%s %s %s", c.Name, what, acc.Name), "comment", comment, "sessions", fmt.Sprint(ended), "account", acc.Name))
 		return err
 	})
 	if err == nil && in.Bar {

@@ -14,9 +14,9 @@ type class struct {
 	verbs    map[int]string // the class's activities that are used here, with their captions
 }
 
-// The classes. Authentication and Authorize Session are not among them: the log holds no sign-in, and a grant is a permission to
-// connect, given before any session is there.
+// The classes. Authorize Session is not among them: a grant is a permission to connect, given before any session is there.
 var (
+	signIn     = class{3002, "Authentication", "Identity & Access Management", map[int]string{1: "Logon", 2: "Logoff"}}
 	userAccess = class{3005, "User Access Management", "Identity & Access Management", map[int]string{1: "Assign Privileges", 2: "Revoke Privileges"}}
 	entity     = class{3004, "Entity Management", "Identity & Access Management", map[int]string{1: "Create", 2: "Read", 3: "Update", 4: "Delete", 5: "Move", 8: "Enable", 9: "Disable",
 		10: "Activate", 11: "Deactivate", 12: "Suspend", 13: "Resume"}}
@@ -63,6 +63,24 @@ var actions = map[string]meaning{
 	"notify.retry":        {title: "Notice sent again", class: entity, activity: otherActivity, other: "Deliver", kind: "Notice"},
 	"notify.test":         {title: "Notices tested", class: entity, activity: otherActivity, other: "Deliver", kind: "Notice"},
 	"notice.read":         {title: "Notices read", class: apiCall, activity: 2, kind: "Notice", refused: 2},
+	"session.start":       {title: "Sign-in", class: signIn, activity: 1, kind: "Session", refused: 1},
+	"session.end":         {title: "Session ended", class: signIn, activity: 2, kind: "Session", refused: 4},
+	"session.change":      {title: "Roles of a session changed", class: entity, activity: 3, kind: "Session"},
+	"session.read":        {title: "Sessions read", class: apiCall, activity: 2, kind: "Session", refused: 2},
+	"account.release":     {title: "Name of an account freed", class: entity, activity: 4, kind: "Account", refused: 4},
+	"account.read":        {title: "Accounts read", class: apiCall, activity: 2, kind: "Account", refused: 2},
+	"token.create":        {title: "Token made", class: entity, activity: 1, kind: "Token", refused: 1},
+	"token.use":           {title: "Token used for the first time", class: entity, activity: 10, kind: "Token"},
+	"token.revoke":        {title: "Token revoked", class: entity, activity: 4, kind: "Token", refused: 4},
+	"token.read":          {title: "Tokens read", class: apiCall, activity: 2, kind: "Token", refused: 2},
+	"link.create":         {title: "Account elsewhere linked", class: entity, activity: 1, kind: "Link", refused: 1},
+	"link.remove":         {title: "Account elsewhere unlinked", class: entity, activity: 4, kind: "Link", refused: 4},
+	"link.read":           {title: "Links read", class: apiCall, activity: 2, kind: "Link", refused: 2},
+	"policy.load":         {title: "Policy put in force", class: entity, activity: 3, kind: "Access Policy"},
+	"policy.refuse":       {title: "New policy not taken", class: entity, activity: 3, kind: "Access Policy"},
+	"policy.read":         {title: "Policy read", class: apiCall, activity: 2, kind: "Access Policy", refused: 2},
+	"policy.who":          {title: "Who may get in was asked", class: apiCall, activity: 2, kind: "Virtual Machine", refused: 2},
+	"policy.replay":       {title: "Policy tried on past requests", class: apiCall, activity: 2, kind: "Access Policy", refused: 2},
 	"grant.warn":          {title: "Access ends soon", class: entity, activity: otherActivity, other: "Warn", kind: "Grant"},
 	"grant.create":        {title: "Access granted", class: userAccess, activity: 1, kind: "Grant"},
 	"grant.extend":        {title: "Access extended", class: userAccess, activity: 1, kind: "Grant"},
@@ -106,6 +124,7 @@ func meant(e audit.Entry) meaning {
 	switch {
 	case !ok:
 		return meaning{title: "Entry of the audit log", class: base, activity: otherActivity, other: e.Action, kind: "Object"}
+	case e.Outcome == audit.Refused && e.Action == "session.start": // whoever tried was not let in
 	case e.Outcome == audit.Refused:
 		// A call was made and refused; nothing was assigned, made or changed.
 		m.class, m.activity, m.other = apiCall, max(m.refused, 0), ""
@@ -150,7 +169,7 @@ func severity(e audit.Entry) int {
 			return 2
 		}
 	case e.Action == "grant.revoke", e.Action == "protection.off", e.Action == "rule.replace", e.Action == "system.resume",
-		e.Action == "delegation.create", e.Action == "request.escalate":
+		e.Action == "delegation.create", e.Action == "request.escalate", e.Action == "policy.load", e.Action == "token.create", e.Action == "account.release":
 		return 2
 	}
 	return 1

@@ -68,6 +68,19 @@ func ocsfLine(e audit.Entry, leaf string, o Options) ([]byte, error) {
 		ev["user"] = object{"name": safe(e.Detail["requester"]), "type": "User", "type_id": 1}
 		ev["privileges"] = []string{safe(privilege(e))}
 		ev["resources"] = resources(e, m)
+	case signIn.uid:
+		name := e.Actor
+		if of := e.Detail["account"]; of != "" && m.activity == 2 { // whose session an admin, or the program, has ended
+			name = of
+		}
+		if name == "" {
+			name = "unknown"
+		}
+		ev["actor"], ev["src_endpoint"] = actor(e, m), endpoint(e, from)
+		ev["user"], ev["service"] = object{"name": safe(name), "type": "User", "type_id": 1}, object{"name": "Curfew"}
+		if e.Object != "" && e.Object != name { // all of somebody's sessions are ended under their name
+			ev["session"] = object{"uid": safe(e.Object)}
+		}
 	case entity.uid:
 		ev["actor"], ev["src_endpoint"] = actor(e, m), endpoint(e, from)
 		ev["entity"] = managed(e, m)
