@@ -507,7 +507,11 @@ func requestEntry(e audit.Entry, r access.Request) audit.Entry {
 		vms = append(vms, t.VM.Name)
 	}
 	e.VM = strings.Join(vms, ",")
-	return detail(e, "requester", r.Requester, "state", string(r.State))
+	e = detail(e, "requester", r.Requester, "state", string(r.State))
+	if r.BreakGlass {
+		e = detail(e, "break_glass", "true")
+	}
+	return e
 }
 
 func grantEntry(e audit.Entry, g access.Grant) audit.Entry {
@@ -515,6 +519,10 @@ func grantEntry(e audit.Entry, g access.Grant) audit.Entry {
 	e = detail(e, "requester", g.Requester, "state", string(g.State), "target", g.Target.String(), "source", g.Source.String())
 	if !g.EndsAt.IsZero() {
 		e = detail(e, "ends_at", g.EndsAt.UTC().Format(time.RFC3339))
+	}
+	if g.BreakGlass { // in the words as well: whoever reads the log alone must see it at each entry
+		e.Message += " (break-glass)"
+		e = detail(e, "break_glass", "true")
 	}
 	return e
 }

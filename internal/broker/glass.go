@@ -102,7 +102,7 @@ func (b *Broker) CloseAftermath(ctx context.Context, c access.Caller, id access.
 		if err := tx.DropRecord(RecordAftermath, string(id)); err != nil {
 			return err
 		}
-		e, err := tx.Append(detail(requestEntry(b.entry(c, action, audit.Done, "", "%s has looked back at %s, behind broken glass, of %s", c.Name, out.ID, out.Requester), out), "comment", comment))
+		e, err := tx.Append(detail(requestEntry(b.entry(c, action, audit.Done, "", "%s has looked back at %s, behind broken glass, of %s: %s", c.Name, out.ID, out.Requester, comment), out), "comment", comment))
 		if err != nil {
 			return err
 		}

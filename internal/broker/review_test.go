@@ -206,6 +206,11 @@ func TestBreakGlass(t *testing.T) {
 		if !s.Has("request.break_glass", audit.Done, string(r.ID)) {
 			t.Error("no entry of its own")
 		}
+		for _, e := range s.Log() {
+			if e.Request == string(r.ID) && e.Outcome != audit.Refused && (e.Detail["break_glass"] != "true" || !strings.Contains(strings.ToLower(e.Message), "glass")) {
+				t.Errorf("entry %s does not say that the glass was broken: %s %v", e.Action, e.Message, e.Detail)
+			}
+		}
 		kinds, all := told(s, "ops")
 		if len(kinds) < 1 || kinds[0] != notify.BreakGlass || !slices.Equal(all[0].Event.To, []string{"group:sre", "role:admin"}) {
 			t.Errorf("told %v, to %v; want everybody who was skipped", kinds, all[0].Event.To)
@@ -230,8 +235,8 @@ func TestBreakGlass(t *testing.T) {
 		if open := must[[]access.Request](t)(b.Aftermath(t.Context(), bt.Auditor)); len(open) != 0 {
 			t.Errorf("still open: %+v", open)
 		}
-		if kinds, _ = told(s, "ops"); kinds[len(kinds)-1] != notify.BreakGlassSeen {
-			t.Errorf("told %v", kinds)
+		if kinds, all = told(s, "ops"); kinds[len(kinds)-1] != notify.BreakGlassSeen || !strings.HasSuffix(all[len(all)-1].Event.Message, ": needed") {
+			t.Errorf("told %v; want what was found at last", kinds)
 		}
 	})
 }

@@ -197,14 +197,18 @@ func (c *cli) follow(ctx context.Context, cl *client.Client, r api.Request, dead
 			}
 			w.note("waiting for approval%s; unanswered, it expires at %s", left, clockTime(r.ExpiresAt, c.now(), c.Location))
 		case access.Denied:
-			return r, nil, access.Errorf(access.CodeDenied, "request %s is denied%s", r.ID, lastReview(r))
+			return r, nil, access.Errorf(access.CodeDenied, "request %s is denied%s", r.ID, decidedBy(r))
 		case access.Cancelled:
 			return r, nil, access.Errorf(access.CodeConflict, "request %s is cancelled", r.ID)
 		case access.Expired:
 			return r, nil, access.Errorf(access.CodeTimeout, "request %s expired at %s: nobody answered it", r.ID, clockTime(r.ExpiresAt, c.now(), c.Location)).
 				WithHint("ask again, and tell an approver")
 		case access.Approved:
-			w.note("approved%s%s", lastReview(r), c.narrowed(r))
+			if r.BreakGlass {
+				w.note("break-glass: it opens before anybody agrees")
+			} else {
+				w.note("approved%s%s", decidedBy(r), c.narrowed(r))
+			}
 			if r.Extends != "" {
 				g, err := cl.Grant(ctx, r.Extends)
 				return r, []api.Grant{g}, err
@@ -306,14 +310,21 @@ func endedBy(g api.Grant) string {
 	return s
 }
 
-func lastReview(r api.Request) string {
-	if len(r.Reviews) == 0 {
+func decidedBy(r api.Request) string {
+	decision := map[access.RequestState]access.Decision{access.Approved: access.Approve, access.Denied: access.Deny}[r.State]
+	var who []string
+	comment := ""
+	for _, v := range r.Reviews {
+		if v.Decision == string(decision) {
+			who, comment = append(who, v.Reviewer), v.Comment
+		}
+	}
+	if len(who) == 0 {
 		return ""
 	}
-	v := r.Reviews[len(r.Reviews)-1]
-	s := " by " + v.Reviewer
-	if v.Comment != "" {
-		s += ": " + v.Comment
+	s := " by " + strings.Join(who, ", ")
+	if comment != "" {
+		s += ": " + comment
 	}
 	return s
 }

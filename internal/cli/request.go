@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"strings"
 	"time"
@@ -133,7 +134,7 @@ func (c *cli) requestTable(rs []api.Request) string {
 func (c *cli) requestText(r api.Request, gs []api.Grant) string {
 	var f fields
 	f.add("request", r.ID)
-	f.add("state", string(r.State)+lastReview(r))
+	f.add("state", string(r.State)+decidedBy(r))
 	if r.State == access.Pending {
 		f.add("needs", count(r.Missing, "more approval")+", "+until(r.ExpiresAt, c.now(), c.Location))
 		for _, w := range r.Waiting {
@@ -158,7 +159,7 @@ func (c *cli) requestText(r api.Request, gs []api.Grant) string {
 	f.add("rules", strings.Join(r.Rules, ", "))
 	f.add("asked at", c.exact(r.CreatedAt))
 	for _, v := range r.Reviews {
-		s := v.Decision + " by " + v.Reviewer + " at " + clockTime(v.At, c.now(), c.Location)
+		s := cmp.Or(map[string]string{string(access.Approve): "approved", string(access.Deny): "denied"}[v.Decision], v.Decision) + " by " + v.Reviewer + " at " + clockTime(v.At, c.now(), c.Location)
 		if v.Narrowed != nil {
 			s += ", for " + c.terms(*v.Narrowed, time.Time{})
 		}

@@ -9,6 +9,7 @@ import (
 	"go.yaml.in/yaml/v4"
 
 	"github.com/curfew-jit/curfew/api"
+	"github.com/curfew-jit/curfew/internal/access"
 	"github.com/curfew-jit/curfew/internal/clock"
 )
 
@@ -94,6 +95,38 @@ func TestLateBeforeItsEnd(t *testing.T) {
 	}
 	g.EndsAt = now.Add(-time.Minute)
 	if got := c.grantTime(g); !strings.Contains(got, "overdue by 1m") {
+		t.Error(got)
+	}
+}
+
+// Only who decided is named as the one who did, and everybody of them; an answer that settled nothing yet is a review and no decision.
+func TestDecidedBy(t *testing.T) {
+	yes, no := api.Review{Reviewer: "ana", Decision: "approve"}, api.Review{Reviewer: "bo", Decision: "deny", Comment: "not today"}
+	for _, c := range []struct {
+		state   access.RequestState
+		reviews []api.Review
+		want    string
+	}{
+		{access.Pending, []api.Review{yes}, ""},
+		{access.Cancelled, []api.Review{yes}, ""},
+		{access.Expired, []api.Review{yes}, ""},
+		{access.Approved, nil, ""},
+		{access.Approved, []api.Review{yes, {Reviewer: "cy", Decision: "approve", Comment: "go on"}}, " by ana, cy: go on"},
+		{access.Denied, []api.Review{yes, no}, " by bo: not today"},
+	} {
+		if got := decidedBy(api.Request{State: c.state, Reviews: c.reviews}); got != c.want {
+			t.Errorf("%s: %q, want %q", c.state, got, c.want)
+		}
+	}
+}
+
+// That a machine is open behind broken glass is seen in the list of machines already.
+func TestBreakGlassIsSeenAtTheMachine(t *testing.T) {
+	v := api.VM{Grants: []api.Grant{{State: access.Active}, {State: access.Active, BreakGlass: true}, {State: access.Ended, BreakGlass: true}}}
+	if got := vmWhy(v); got != "open for 2 grants, 1 of them break-glass" {
+		t.Error(got)
+	}
+	if got := vmWhy(api.VM{Grants: v.Grants[:1]}); strings.Contains(got, "glass") {
 		t.Error(got)
 	}
 }

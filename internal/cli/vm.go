@@ -3,6 +3,7 @@ package cli
 import (
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -89,14 +90,20 @@ func addrs(as []netip.Addr) string {
 }
 
 func vmWhy(v api.VM) string {
-	live := 0
+	live, glass := 0, 0
 	for _, g := range v.Grants {
 		if g.State.Live() {
 			live++
+			if g.BreakGlass {
+				glass++
+			}
 		}
 	}
 	if live > 0 {
 		s := "open for " + count(live, "grant")
+		if glass > 0 {
+			s += ", " + strconv.Itoa(glass) + " of them break-glass"
+		}
 		if v.Why != "" {
 			s += "; " + v.Why
 		}

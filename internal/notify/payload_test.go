@@ -88,3 +88,33 @@ func TestPayloadsAreThoseOfTheSchema(t *testing.T) {
 		t.Error("the schema takes everything")
 	}
 }
+
+// Whatever is told of an access that was opened before anybody agreed says so in its title, which is all that some readers see.
+func TestBreakGlassStandsInEveryTitle(t *testing.T) {
+	w, err := notify.NewWords("", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, k := range notify.Kinds {
+		r := access.Request{ID: "r-1", Requester: "alice", BreakGlass: true, State: access.Approved}
+		e := notify.Event{Kind: k, Actor: "bob", Message: "m", Request: &r}
+		switch {
+		case strings.HasPrefix(string(k), "grant."):
+			e.Request, e.Grant = nil, &access.Grant{ID: "g-1", Requester: "alice", BreakGlass: true}
+		case strings.HasPrefix(string(k), "break_glass"), k == notify.RequestCommented:
+		default: // a request that broke the glass waits for nobody's answer
+			continue
+		}
+		title, _, _ := w.Write(e)
+		if !strings.Contains(title, "glass") {
+			t.Errorf("%s: %q", k, title)
+		}
+		r.BreakGlass = false
+		if e.Grant != nil {
+			e.Grant.BreakGlass = false
+		}
+		if title, _, _ = w.Write(e); strings.Contains(title, "(break-glass)") {
+			t.Errorf("%s of an ordinary access: %q", k, title)
+		}
+	}
+}

@@ -19,27 +19,30 @@ type Template struct {
 	Title, Body string // empty: the built-in one
 }
 
+// badge stands behind what is told of an access that was opened before anybody agreed.
+const badge = "{{if .BreakGlass}} (break-glass){{end}}"
+
 // titles are the built-in titles. The body is the event's message.
 var titles = map[Kind]string{
 	RequestCreated:   "{{.Who}} asks for {{.What}}",
 	RequestReviewed:  "{{.Actor}} agrees to {{.ID}} of {{.Who}}; {{.Missing}} more must",
 	RequestNarrowed:  "{{.Actor}} agrees to {{.ID}} of {{.Who}} for less; {{.Missing}} more must",
-	RequestCommented: "{{.Actor}} says something about {{.ID}} of {{.Who}}",
+	RequestCommented: "{{.Actor}} says something about {{.ID}} of {{.Who}}" + badge,
 	RequestReminder:  "{{.ID}} of {{.Who}} still waits for an answer: {{.What}}",
 	RequestEscalated: "{{.ID}} of {{.Who}} waits for you now: {{.What}}",
 	RequestApproved:  "{{.ID}} of {{.Who}} is {{or .Decided .State}}: {{.What}}",
 	RequestDenied:    "{{.ID}} of {{.Who}} is {{or .Decided .State}}: {{.What}}",
 	RequestCancelled: "{{.Who}} takes {{.ID}} back: {{.What}}",
 	RequestExpired:   "Nobody answered {{.ID}} of {{.Who}}: {{.What}}",
-	GrantReady:       "{{.What}} is open for {{.Who}}",
-	GrantFailed:      "{{.What}} was not opened for {{.Who}}",
-	GrantEnding:      "{{.What}} is shut soon for {{.Who}}: {{.End}}",
-	GrantOver:        "{{.What}} is shut for {{.Who}}",
-	GrantRevoked:     "{{.What}} was revoked from {{.Who}}",
-	GrantOverdue:     "{{.What}} should be shut for {{.Who}}, and is not seen to be",
+	GrantReady:       "{{.What}} is open for {{.Who}}" + badge,
+	GrantFailed:      "{{.What}} was not opened for {{.Who}}" + badge,
+	GrantEnding:      "{{.What}} is shut soon for {{.Who}}: {{.End}}" + badge,
+	GrantOver:        "{{.What}} is shut for {{.Who}}" + badge,
+	GrantRevoked:     "{{.What}} was revoked from {{.Who}}" + badge,
+	GrantOverdue:     "{{.What}} should be shut for {{.Who}}, and is not seen to be" + badge,
 	BreakGlass:       "{{.Who}} broke the glass: {{.What}}",
 	BreakGlassOpen:   "Nobody has looked back at {{.ID}} yet: {{.Who}} broke the glass",
-	BreakGlassSeen:   "{{.Actor}} looked back at {{.ID}} of {{.Who}}",
+	BreakGlassSeen:   "{{.Actor}} looked back at {{.ID}} of {{.Who}}" + badge,
 	ScanChanged:      "A scan found something new",
 	SystemHold:       "Nothing opens until an admin has looked",
 	Test:             "This channel works",

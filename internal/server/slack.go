@@ -191,5 +191,5 @@ func (s *Server) decideFor(ctx context.Context, p notify.SlackPress) (words stri
 // pressError puts an error into words that whoever pressed may read.
 func (s *Server) pressError(ctx context.Context, err error) string {
 	p := problem(ctx, err)
-	return strings.TrimSuffix("Nothing was done: "+p.Detail+". "+p.Hint, " ")
+	return strings.TrimSuffix("Nothing was done: "+p.Detail+"\n"+p.Hint, "\n")
 }

@@ -8,7 +8,6 @@ import (
 	"net/url"
 	"regexp"
 	"slices"
-	"strings"
 )
 
 // The page shows the channel to one of its users, who may press buttons. It is plain on purpose: no script, a reload every few seconds.
@@ -74,6 +73,14 @@ func marked(s string) template.HTML {
 	return template.HTML(bold.ReplaceAllString(s, "<b>$1</b>")) //nolint:gosec // escaped above
 }
 
+// written shows a text object: in one of the type plain_text Slack reads no markup.
+func written(v any) template.HTML {
+	if t, _ := v.(map[string]any); text(t["type"]) == "plain_text" {
+		return template.HTML(template.HTMLEscapeString(said(v))) //nolint:gosec // escaped
+	}
+	return marked(said(v))
+}
+
 // said is the text of a text object.
 func said(v any) string {
 	t, _ := v.(map[string]any)
@@ -83,20 +90,21 @@ func said(v any) string {
 func blockOf(b map[string]any) (out shownBlock) {
 	switch text(b["type"]) {
 	case "header":
-		out.Head = marked(said(b["text"]))
+		out.Head = written(b["text"])
 	case "section":
-		out.Text = marked(said(b["text"]))
+		out.Text = written(b["text"])
 		fields, _ := b["fields"].([]any)
 		for _, f := range fields {
-			out.Fields = append(out.Fields, marked(said(f)))
+			out.Fields = append(out.Fields, written(f))
 		}
 	case "context":
 		es, _ := b["elements"].([]any)
-		var lines []string
-		for _, e := range es {
-			lines = append(lines, said(e))
+		for i, e := range es {
+			if i > 0 {
+				out.Small += "\n"
+			}
+			out.Small += written(e)
 		}
-		out.Small = marked(strings.Join(lines, "\n"))
 	}
 	return out
 }
