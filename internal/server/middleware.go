@@ -244,14 +244,17 @@ func (s *Server) admit(w http.ResponseWriter, r *http.Request, x *exchange) *htt
 	if !s.perAddress.allow(from, now) {
 		return refuse("rate_address", slow, 0)
 	}
-	if s.failures.spent(from, now) {
-		return refuse("rate_sign_in", access.Errorf(access.CodeRateLimited, "too many failed sign-ins from your address").
-			WithHint("wait a minute, and check the token"), 0)
-	}
 	who, err := s.signIn(r)
 	if err != nil {
-		if access.CodeOf(err) == access.CodeUnauthenticated && r.Header.Get("Authorization") != "" {
-			s.failures.allow(from, now)
+		if access.CodeOf(err) == access.CodeUnauthenticated {
+			// Looked at only now: whoever is signed in must not be kept out by what others at their address, a proxy's for one, get wrong.
+			if s.failures.spent(from, now) {
+				return refuse("rate_sign_in", access.Errorf(access.CodeRateLimited, "too many failed sign-ins from your address").
+					WithHint("wait a minute, and check the token"), 0)
+			}
+			if r.Header.Get("Authorization") != "" {
+				s.failures.allow(from, now)
+			}
 		}
 		return refuse("sign_in", err, 0)
 	}

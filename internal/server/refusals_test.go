@@ -345,8 +345,14 @@ func TestRateLimits(t *testing.T) {
 	for range 3 {
 		g.raw("GET", "/v1/whoami", "", "Authorization", "Bearer guess")
 	}
-	if res, _ := g.raw("GET", "/v1/whoami", ""); res.StatusCode != 429 {
-		t.Errorf("after too many guesses the address may go on: %d", res.StatusCode)
+	if res, _ := g.raw("GET", "/v1/whoami", "", "Authorization", "Bearer guess"); res.StatusCode != 429 || res.Header.Get("Retry-After") == "" {
+		t.Errorf("after too many guesses the address may go on guessing: %d", res.StatusCode)
+	}
+	if res, _ := g.raw("GET", "/v1/whoami", "", "Authorization", ""); res.StatusCode != 429 {
+		t.Errorf("after too many guesses the address may call without a token: %d", res.StatusCode)
+	}
+	if res, _ := g.raw("GET", "/v1/whoami", ""); res.StatusCode != 200 { // or whoever shares an address with others could keep them all out
+		t.Errorf("guesses of somebody else at their address keep out a person with a good token: %d", res.StatusCode)
 	}
 	if res, _ := g.raw("GET", "/healthz", "", "Authorization", ""); res.StatusCode != 200 {
 		t.Errorf("healthz: %d", res.StatusCode)
