@@ -3,6 +3,7 @@ package sqlite_test
 import (
 	"bufio"
 	"context"
+	"database/sql"
 	"fmt"
 	"os"
 	"os/exec"
@@ -125,6 +126,19 @@ func TestRestoredOtherWays(t *testing.T) {
 		s = reopen(t, s, path, nil)
 		wantRestored(t, s, "")
 	}
+	// Entries were cut off, and what counts them was left as it is. Once that was accepted, and the log has gone on, it is told no more.
+	s = reopen(t, s, path, func() {
+		db, err := sql.Open("sqlite", path)
+		must(t, err)
+		defer db.Close()
+		sqlExec(t, db, "DROP TRIGGER log_stays; DELETE FROM log WHERE idx >= 3")
+	})
+	wantRestored(t, s, "counts 5 entries, and the newest that is there is number 2")
+	must(t, s.AcceptHead(t.Context()))
+	appendN(t, s, 1)
+	s = reopen(t, s, path, nil)
+	wantRestored(t, s, "")
+
 	// It grew elsewhere, and by other entries.
 	must(t, s.Close())
 	backup := snapshot(t, path, "")

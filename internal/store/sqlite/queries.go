@@ -13,6 +13,7 @@ const (
 	qCountCommit        = `UPDATE installation SET commits = commits + 1 WHERE id = 1`
 	qSetEpoch           = `UPDATE installation SET epoch = $1 WHERE id = 1`
 	qLogSize            = `SELECT log_size FROM installation WHERE id = 1`
+	qLastEntry          = `SELECT COALESCE(MAX(idx), -1) FROM log`
 	qGrowLog            = `UPDATE installation SET log_size = $1 WHERE id = 1 AND log_size = $2`
 
 	qInsertRequest = `INSERT INTO requests (id, requester_key, state, expires_at, version, doc)
