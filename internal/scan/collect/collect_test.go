@@ -491,6 +491,21 @@ func TestScope(t *testing.T) {
 			}
 		}
 	}
+	for _, arm := range []bool{false, true} { // beside what is read, a group that may not be read is a gap: nobody knows what is in it
+		b := newSim(t, sim.Config{Estate: three})
+		if _, err := b.Fault(sim.Fault{Kind: "error", PathPattern: "managementGroups|ResourceGraph", Status: 403, Code: "AuthorizationFailed"}); err != nil {
+			t.Fatal(err)
+		}
+		out, err := b.try(t, collect.Config{Subscriptions: []string{prod}, ManagementGroups: []string{"right"}, ViaARM: arm})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !slices.ContainsFunc(out.gaps, func(g estate.Gap) bool {
+			return g.Source == "management group right" && g.NotAuthorized && g.Type == ""
+		}) {
+			t.Errorf("a group that may not be read, by lists %t: gaps %+v", arm, out.gaps)
+		}
+	}
 	if _, err := newSim(t, sim.Config{Estate: []byte(`{"resources":[]}`)}).try(t, collect.Config{}); err == nil || !strings.Contains(err.Error(), "sees no subscription") {
 		t.Errorf("nothing is visible: %v", err)
 	}
