@@ -167,7 +167,8 @@ func (s *Snapshot) compiledAdmin(vnetID string) *netsec.CompiledAdmin {
 	rules, known := s.adminRules(vnetID)
 	var c *netsec.CompiledAdmin
 	if !known {
-		rule := netsec.AdminRule{Name: "(security admin rules were not read)", Collection: vnetID, Priority: 1, Inbound: true, Protocol: "Any"}
+		rule := netsec.AdminRule{Name: "(security admin rules were not read)", Collection: vnetID, Priority: 1, Inbound: true, Protocol: "Any",
+			Unread: "the security admin rules of " + azure.IDName(vnetID) + " were not read"}
 		out := rule
 		out.Inbound = false
 		c = netsec.CompileAdmin([]netsec.AdminRule{rule, out}, netsec.Env{})

@@ -53,6 +53,9 @@ type AdminRule struct {
 
 	Sources, Destinations         []AdminAddress
 	SourcePorts, DestinationPorts []string
+
+	// Unread is what is said of a rule without Access that stands for rules that nobody could read; "" is what is wrong with the rule.
+	Unread string
 }
 
 // CompiledAdmin holds the security admin rules that act on one virtual network.
@@ -108,7 +111,9 @@ func (p *place) compileAdmin(r *AdminRule) crule {
 	c.dst, _, dstFaults = p.sideOf(adminTexts(r.Destinations), nil, "destination", !r.Inbound)
 	faults = append(append(faults, srcFaults...), dstFaults...)
 	faults = append(faults, c.compilePorts(p, cmp.Or(r.Protocol, "missing"), orAny(r.SourcePorts), orAny(r.DestinationPorts))...)
-	c.why = uncertainty(&c, faults)
+	if c.why = uncertainty(&c, faults); r.Unread != "" {
+		c.why = r.Unread
+	}
 	return c
 }
 

@@ -253,6 +253,16 @@ func TestAdminRules(t *testing.T) {
 	}
 }
 
+// Where the rules of a network were not read, that is what is said, and not what is wrong with a rule.
+func TestAdminRulesUnread(t *testing.T) {
+	const unread = "the security admin rules of net were not read"
+	r := netsec.AdminRule{Name: "(security admin rules were not read)", Priority: 1, Inbound: true, Protocol: "Any", Unread: unread}
+	v := netsec.Path{Admin: netsec.CompileAdmin([]netsec.AdminRule{r}, vnetEnv), NIC: netsec.Compile(group(), vnetEnv)}.Decide(packet(client, vm, 22))
+	if v.Access != deny && v.Access != netsec.Unknown || v.Why != unread {
+		t.Errorf("%v, %q, want %q", v.Access, v.Why, unread)
+	}
+}
+
 // TestSharedUncertainty: a source that Storage holds at the subnet is held by it at the NIC.
 func TestSharedUncertainty(t *testing.T) {
 	subnet := netsec.Compile(group(rule("s", 100, allow, "Storage", "*", "22")), vnetEnv)

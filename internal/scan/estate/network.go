@@ -245,7 +245,8 @@ func (e *Estate) admin(k compKey) *netsec.CompiledAdmin {
 			rules = a.rules
 		}
 		if hidden || a.twice || a.partial {
-			unknown := netsec.AdminRule{Name: "(security admin rules were not read" + e.b.adminSpoilt(id) + ")", Collection: id, Priority: 1, Inbound: true, Protocol: "Any"}
+			unknown := netsec.AdminRule{Name: "(security admin rules were not read)", Collection: id, Priority: 1, Inbound: true, Protocol: "Any",
+				Unread: "the security admin rules of " + metaOf(id).Name + " were not read" + e.b.adminSpoilt(id)}
 			rules = append(slices.Clone(rules), unknown)
 		}
 		c.a = netsec.CompileAdmin(rules, netsec.Env{VirtualNetwork: e.envOf(envKey{k.vnet, k.routes}).prefixes})
