@@ -233,8 +233,12 @@ func TestOpenWindowSurvives(t *testing.T) {
 	if p, _ := w.fix(fs, fix.Options{}); len(p.Steps) != 0 || len(p.Left) != 1 || !strings.Contains(p.Left[0].Next, "--max") {
 		t.Errorf("%s", show(p))
 	}
-	if _, out := w.fix(fs, fix.Options{JITFrom: prefixes("203.0.113.0/24"), JITMax: time.Hour}); !out.Complete() {
+	p, out = w.fix(fs, fix.Options{JITFrom: prefixes("203.0.113.0/24"), JITMax: time.Hour})
+	if !out.Complete() {
 		t.Errorf("%s", show(out))
+	}
+	if len(p.Steps) != 1 || !slices.Contains(p.Steps[0].Notes, "Defender for Servers Plan 2 is needed on the subscription") {
+		t.Errorf("the plan does not say what the write needs: %s", show(p))
 	}
 	if body, _ := w.sim.Get(policy); !strings.Contains(string(body), `"PT1H"`) || !strings.Contains(string(body), "203.0.113.0/24") || !strings.Contains(string(body), `"ann"`) {
 		t.Errorf("policy: %s", body)

@@ -109,6 +109,9 @@ func durationText(d time.Duration) string {
 	return isoText(d)
 }
 
+// planNeeded is what Azure refuses to write a policy without: the plan is not read beforehand, which a login may not be allowed to.
+const planNeeded = "Defender for Servers Plan 2 is needed on the subscription"
+
 // policies plans the narrowing of policies, which is done only to what a person chose.
 func (b *builder) policies(ctx context.Context, xs []scan.Finding) {
 	for _, x := range xs {
@@ -134,6 +137,7 @@ func (b *builder) policies(ctx context.Context, xs []scan.Finding) {
 			}
 		}
 		s.Keeps = append(s.Keeps, "open requests until their end, other machines of the policy, and the history of requests")
+		s.Notes = appendNew(s.Notes, planNeeded)
 		if len(s.policy.from) > 0 {
 			s.Loses = append(s.Loses, "whoever asks from elsewhere from now on")
 		}
@@ -228,7 +232,7 @@ func (b *builder) defender(x scan.Finding, ports []uint16) bool {
 	}
 	s.Writes = append(s.Writes, fmt.Sprintf("%s is added with port %s: requests for at most %s, from %s", b.names.of(x.Resource), strings.Join(words, ", "), access.Duration(longest), from))
 	s.Loses = append(s.Loses, fmt.Sprintf("Defender denies port %s of %s to everybody, the virtual network and Bastion too, behind the rules that stand before", strings.Join(words, ", "), b.names.of(x.Resource)))
-	s.Notes = appendNew(s.Notes, "Defender for Servers Plan 2 is needed on the subscription", "Defender's deny stands behind the allows that are there: whether the port is shut is judged after the write")
+	s.Notes = appendNew(s.Notes, planNeeded, "Defender's deny stands behind the allows that are there: whether the port is shut is judged after the write")
 	return true
 }
 
