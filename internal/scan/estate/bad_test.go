@@ -252,3 +252,19 @@ func FuzzWays(f *testing.F) {
 		}
 	})
 }
+
+// P10: what neither its type nor its id tells apart may be anything, and is not passed over.
+func TestNobodyKnowsWhatItIs(t *testing.T) {
+	for name, c := range map[string]struct{ resource, want string }{
+		"type a number": {`{"id":"/x","type":7}`, "type is a number"},
+		"no type":       {`{"id":"/x"}`, "neither its type nor its id"},
+	} {
+		e := read(t, []byte(`{"resources":[`+c.resource+`]}`))
+		if g := e.Gaps(); len(g) != 1 || g[0].Resource != "/x" || !strings.Contains(g[0].Reason, c.want) {
+			t.Errorf("%s: gaps %+v", name, g)
+		}
+	}
+	if g := read(t, []byte(`{"resources":[{"id":"/subscriptions/s/resourceGroups/g/providers/Acme.Things/things/t"}]}`)).Gaps(); len(g) != 0 {
+		t.Errorf("a type of which nothing is needed: gaps %+v", g)
+	}
+}

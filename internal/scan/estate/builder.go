@@ -176,6 +176,13 @@ func (b *Builder) add(d *decoder, body []byte) error {
 	b.resources.Add(1)
 	b.count(d, t, says, o.id)
 	if t == kindOther {
+		if says == "" { // it may be anything that decides: it is not passed over (P10)
+			g := Gap{Source: "the body of a resource", Resource: string(o.id), Reason: "neither its type nor its id says what it is"}
+			if d.wrong != nil {
+				g.Reason = d.wrong.Error()
+			}
+			b.Hide(g)
+		}
 		return nil
 	}
 	c := common{key: d.ids.of(o.id)}
