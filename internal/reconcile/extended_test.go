@@ -61,7 +61,7 @@ func TestKilledBeforeExtensionIsWritten(t *testing.T) {
 				word += ", on hold"
 			}
 			cases = append(cases, third{"a rule of its own, " + word, twoGroups, nil, down, hold})
-			cases = append(cases, third{"a shared rule, " + word, cramped(), []access.Caller{bt.Requester2, bt.Both, bt.Admin}, down, hold})
+			cases = append(cases, third{"a shared rule, " + word, cramped(), []access.Caller{bt.Requester2, bt.Both, bt.Both3}, down, hold})
 		}
 	}
 	for _, c := range cases {
@@ -187,7 +187,7 @@ func TestRevokedFromSharedRuleOnHold(t *testing.T) {
 		s.Protect("b")
 		group := s.Machine("b").NSGs()[0]
 		var reqs []access.RequestID
-		people := []access.Caller{bt.Requester, bt.Requester2, bt.Both, bt.Admin}
+		people := []access.Caller{bt.Requester, bt.Requester2, bt.Both, bt.Both3}
 		for _, who := range people {
 			who.Roles = append(slices.Clone(who.Roles), access.Requester)
 			reqs = append(reqs, s.Ask(who, "b", 30*time.Minute).ID)
