@@ -320,7 +320,7 @@ func (r Request) review(ev ReviewEvent, now time.Time) (Request, []Effect, error
 		return r, nil, Errorf(CodeInternal, "the terms of request %s go beyond what was asked for", r.ID)
 	}
 	if !Serves(r.Needs, r.Reviews, ev.By, as, r.CreatedAt, now) {
-		return r, nil, r.notAsked()
+		return r, nil, r.notAsked(as)
 	}
 	out.Reviews = append(slices.Clone(r.Reviews), rev)
 	if len(Outstanding(out.Needs, out.Reviews, out.CreatedAt)) > 0 {
@@ -346,12 +346,16 @@ func (r Request) LookBack(by, comment string, now time.Time) (Request, error) {
 }
 
 // notAsked says whose answer the request waits for, to somebody whose approval would not count.
-func (r Request) notAsked() *Error {
+func (r Request) notAsked(as []Authority) *Error {
 	var names []string
 	for _, w := range Answerable(r.Needs, r.Reviews, r.CreatedAt) {
 		names = append(names, "rule "+w.Rule+" waits for "+w.Step.Words())
 	}
-	return Errorf(CodeDenied, "your approval would not count for request %s: you are not among the approvers that it waits for", r.ID).
+	why := "you are not among the approvers that it waits for"
+	if Concerned(r.Needs, as) {
+		why = "it does not wait for you, or not yet"
+	}
+	return Errorf(CodeDenied, "your approval would not count for request %s: %s", r.ID, why).
 		WithHint("%s", strings.Join(names, "; "))
 }
 

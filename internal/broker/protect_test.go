@@ -11,6 +11,7 @@ import (
 
 	"github.com/curfew-jit/curfew/internal/access"
 	"github.com/curfew-jit/curfew/internal/audit"
+	"github.com/curfew-jit/curfew/internal/azure"
 	"github.com/curfew-jit/curfew/internal/broker"
 	bt "github.com/curfew-jit/curfew/internal/broker/brokertest"
 	"github.com/curfew-jit/curfew/internal/sim"
@@ -697,6 +698,36 @@ func TestProtectAtOnce(t *testing.T) {
 		}
 		if p := protection(t, s, "web-01"); len(p.Ports) != 4 || p.State != access.ProtectionOn {
 			t.Errorf("%d ports, %s %s; want four", len(p.Ports), p.State, p.Why)
+		}
+	})
+}
+
+// P4: a list that was read before a machine was protected does not say that the protection is in vain; one that is read after somebody
+// bypasses it does.
+func TestListAfterProtect(t *testing.T) {
+	bubble(t, bt.Options{}, func(t *testing.T, s *bt.Stack) {
+		state := func() string {
+			for _, v := range must[[]broker.VMInfo](t)(s.Broker.VMs(t.Context(), bt.Requester, "web-01")) {
+				return v.State + " " + v.Why
+			}
+			return "not listed"
+		}
+		if got := state(); !strings.HasPrefix(got, "exposed") { // and the snapshot is kept for minutes
+			t.Fatal(got)
+		}
+		s.Protect("web-01")
+		if got := state(); got != "protected " {
+			t.Errorf("right after it: %q", got)
+		}
+		group := s.Machine("web-01").NSGs()[0]
+		n := must[azure.NSG](t)(s.Azure.NSG(t.Context(), group))
+		n.Rules = append(n.Rules, azure.SecurityRule{Name: "bypass", Priority: 100, Direction: "Inbound", Access: "Allow", Protocol: "Tcp", SourcePrefixes: []string{"*"},
+			SourcePorts: []string{"*"}, DestinationPrefixes: []string{"*"}, DestinationPorts: []string{"22"}})
+		must[azure.NSG](t)(s.Azure.PutNSG(t.Context(), n, nil))
+		s.Sleep(time.Second)
+		s.Machine("web-01") // reads everything again
+		if got := state(); !strings.HasPrefix(got, "ineffective") || !strings.Contains(got, "bypass") {
+			t.Errorf("bypassed: %q", got)
 		}
 	})
 }

@@ -258,6 +258,7 @@ func newRequest(c access.Caller, a access.Ask, l access.Limits, now time.Time) a
 func (b *Broker) insertRequest(ctx context.Context, c access.Caller, r access.Request, s *inventory.Snapshot, idem, hash string) (access.Request, error) {
 	defer b.time.expires(r.ExpiresAt) // at worst it is looked at once too often
 	asked := r
+	var made access.Request
 	var grants []access.Grant
 	err := b.change(ctx, func(tx Tx) (_ []access.Grant, _ []access.Protection, err error) {
 		grants = nil
@@ -270,22 +271,32 @@ func (b *Broker) insertRequest(ctx context.Context, c access.Caller, r access.Re
 				return nil, nil, err
 			}
 		}
-		r, grants, err = b.openAtOnce(tx, c, r)
-		if err == nil && r.BreakGlass {
-			err = putAftermath(tx, r, r.CreatedAt)
-		}
+		r, effects, err := b.atOnce(r)
 		if err != nil {
 			return nil, nil, err
+		}
+		kind, e, err := b.noteRequest(tx, c, r) // before what it brings about
+		if err != nil {
+			return nil, nil, err
+		}
+		if grants, err = b.effects(tx, c, &r, effects, r.CreatedAt); err != nil {
+			return nil, nil, err
+		}
+		if r.BreakGlass {
+			if err := putAftermath(tx, r, r.CreatedAt); err != nil {
+				return nil, nil, err
+			}
 		}
 		if err := tx.InsertRequest(r); err != nil {
 			return nil, nil, err
 		}
+		made = r
 		if idem != "" {
 			if err := tx.Remember(c.Name, idem, hash, string(r.ID), r.CreatedAt); err != nil {
 				return nil, nil, err
 			}
 		}
-		return grants, nil, b.noteRequest(tx, c, r)
+		return grants, nil, b.tellRequest(tx, kind, e, r)
 	})
 	if access.CodeOf(err) == access.CodeConflict && idem != "" {
 		// Two calls with one key at the same instant: the second gets what the first made.
@@ -296,9 +307,9 @@ func (b *Broker) insertRequest(ctx context.Context, c access.Caller, r access.Re
 	if err != nil {
 		return access.Request{}, b.refuse(ctx, c, requestAction(asked), string(asked.ID), err)
 	}
-	b.opened(r, grants)
-	r.Version = 1
-	return r, nil
+	b.opened(made, grants)
+	made.Version = 1
+	return made, nil
 }
 
 // checkPending refuses what is asked for already, and more than one person may ask for at a time.
@@ -328,8 +339,8 @@ func (b *Broker) checkPending(tx Tx, r access.Request) error {
 	return nil
 }
 
-// openAtOnce approves what needs nobody: what breaks the glass, and what the policy approves by itself.
-func (b *Broker) openAtOnce(tx Tx, c access.Caller, r access.Request) (access.Request, []access.Grant, error) {
+// atOnce approves what needs nobody: what breaks the glass, and what the policy approves by itself.
+func (b *Broker) atOnce(r access.Request) (access.Request, []access.Effect, error) {
 	var ev access.Event
 	switch {
 	case r.BreakGlass:
@@ -342,12 +353,7 @@ func (b *Broker) openAtOnce(tx Tx, c access.Caller, r access.Request) (access.Re
 	if b.Hold() != "" {
 		return r, nil, b.heldError()
 	}
-	out, effects, err := r.Step(ev, r.CreatedAt)
-	if err != nil {
-		return r, nil, err
-	}
-	grants, err := b.effects(tx, c, &out, effects, r.CreatedAt)
-	return out, grants, err
+	return r.Step(ev, r.CreatedAt)
 }
 
 // effects stores what an approval brings about, and names it in the request.
@@ -395,8 +401,8 @@ func requestAction(r access.Request) string {
 	return "request.create"
 }
 
-// noteRequest records a new request, and tells those whom it concerns.
-func (b *Broker) noteRequest(tx Tx, c access.Caller, r access.Request) error {
+// noteRequest records a new request, and returns what is to be told of it.
+func (b *Broker) noteRequest(tx Tx, c access.Caller, r access.Request) (notify.Kind, audit.Entry, error) {
 	what, action := "asks for", "request.create"
 	switch {
 	case r.BreakGlass:
@@ -408,21 +414,17 @@ func (b *Broker) noteRequest(tx Tx, c access.Caller, r access.Request) error {
 	e = detail(e, "reason", r.Reason, "ticket", r.Ticket, "rules", strings.Join(r.Rules, ","), "source", r.Terms.Source.String(), "for", access.Duration(r.Terms.Duration).String(),
 		"sponsor", r.Sponsor)
 	e, err := tx.Append(e)
-	if err != nil {
-		return err
-	}
 	switch {
+	case err != nil:
+		return "", e, err
 	case r.BreakGlass:
-		return b.tellRequest(tx, notify.BreakGlass, e, r)
+		return notify.BreakGlass, e, nil
 	case r.State == access.Approved:
 		e, err := tx.Append(detail(requestEntry(b.entry(system, "request.approve", audit.Done, "", "rule %s approves %s of %s by itself", strings.Join(r.Auto, ", "), r.ID, r.Requester), r),
 			"rules", strings.Join(r.Rules, ","), "auto", strings.Join(r.Auto, ",")))
-		if err != nil {
-			return err
-		}
-		return b.tellRequest(tx, notify.RequestApproved, e, r)
+		return notify.RequestApproved, e, err
 	}
-	return b.tellRequest(tx, notify.RequestCreated, e, r)
+	return notify.RequestCreated, e, nil
 }
 
 func sameTerms(a, b access.Terms) bool { return a.Within(b) && b.Within(a) }

@@ -79,13 +79,6 @@ func (b *Broker) review(ctx context.Context, c access.Caller, id access.RequestI
 		if len(effects) > 0 && b.Hold() != "" {
 			return fail(b.heldError())
 		}
-		if grants, err = b.effects(tx, c, &out, effects, now); err != nil {
-			return fail(err)
-		}
-		if err := tx.UpdateRequest(out); err != nil {
-			return fail(err)
-		}
-		out.Version++
 		verb := map[access.Decision]string{access.Approve: "approves", access.Deny: "denies"}[d]
 		msg := fmt.Sprintf("%s %s %s of %s", c.Name, verb, out.ID, out.Requester)
 		if n := out.Missing(); n > 0 {
@@ -105,6 +98,13 @@ func (b *Broker) review(ctx context.Context, c access.Caller, id access.RequestI
 		if e, err = tx.Append(detail(e, "rules", strings.Join(out.Rules, ","), "via", ev.Via)); err != nil {
 			return fail(err)
 		}
+		if grants, err = b.effects(tx, c, &out, effects, now); err != nil {
+			return fail(err)
+		}
+		if err := tx.UpdateRequest(out); err != nil {
+			return fail(err)
+		}
+		out.Version++
 		kind := notify.RequestReviewed
 		switch {
 		case out.State == access.Approved:

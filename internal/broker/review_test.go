@@ -100,6 +100,7 @@ func TestSteps(t *testing.T) {
 		if r.State != access.Approved || len(r.Grants) != 1 {
 			t.Fatalf("sre answered as well, and both fills the other step: %s", r.State)
 		}
+		inOrder(t, s, string(r.ID), "request.create", "request.approve", "request.approve", "grant.create")
 		kinds, all := told(s, "ops")
 		if !slices.Equal(kinds[:3], []notify.Kind{notify.RequestCreated, notify.RequestReviewed, notify.RequestApproved}) {
 			t.Errorf("told %v", kinds)
@@ -203,6 +204,7 @@ func TestBreakGlass(t *testing.T) {
 		if !g.BreakGlass || !r.BreakGlass || r.State != access.Approved || len(r.Reviews) != 0 || !r.Aftermath.Open() {
 			t.Fatalf("%+v", r)
 		}
+		inOrder(t, s, string(r.ID), "request.break_glass", "grant.create")
 		if !s.Has("request.break_glass", audit.Done, string(r.ID)) {
 			t.Error("no entry of its own")
 		}
@@ -357,6 +359,20 @@ func TestComments(t *testing.T) {
 			wants(t, err, access.CodeInvalid)
 		}
 	})
+}
+
+// inOrder requires that what was done about a request begins so: what brings something about stands before it.
+func inOrder(t *testing.T, s *bt.Stack, request string, actions ...string) {
+	t.Helper()
+	var got []string
+	for _, e := range s.Log() {
+		if e.Request == request && e.Outcome == audit.Done {
+			got = append(got, e.Action)
+		}
+	}
+	if len(got) < len(actions) || !slices.Equal(got[:len(actions)], actions) {
+		t.Errorf("the log has %v, want it to begin with %v", got, actions)
+	}
 }
 
 func asError(err error) *access.Error {

@@ -289,6 +289,9 @@ func (b *Broker) info(s *inventory.Snapshot, m inventory.Machine, grants []acces
 		v.State, v.Why = "unknown", strings.Join(m.Problems, "; ")
 	case have && prot.State == access.ProtectionOn:
 		v.State = "protected"
+		if prot.CheckedAt.After(s.Taken) { // it was seen to be shut since this was read
+			v.Exposures = slices.DeleteFunc(v.Exposures, func(e Exposure) bool { _, ok := prot.Covers(e.Ports, e.Proto); return ok })
+		}
 		for _, e := range v.Exposures { // what is read now outranks what was noted
 			if _, ok := prot.Covers(e.Ports, e.Proto); ok {
 				v.State, v.Why = "ineffective", fmt.Sprintf("port %s is reachable from %s by %s", e.Ports, e.From, e.Rule)
