@@ -259,21 +259,28 @@ func (c *cli) requestShowCmd() *cobra.Command {
 	return cmd
 }
 
+// aboutRequest runs what does one thing about a request, and shows what it is then.
+func (c *cli) aboutRequest(do func(ctx context.Context, cl *client.Client, id string) (api.Request, error)) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		cl, err := c.client()
+		if err != nil {
+			return err
+		}
+		r, err := do(cmd.Context(), cl, args[0])
+		if err != nil {
+			return err
+		}
+		return c.show(r, func() string { return c.requestText(r, nil) })
+	}
+}
+
 func (c *cli) requestCancelCmd() *cobra.Command {
 	return &cobra.Command{
 		Use: "cancel ID", Short: "Take back your own pending request", Args: need(1, 1, "the id of a request"),
 		ValidArgsFunction: c.completeRequests(access.Pending),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			cl, err := c.client()
-			if err != nil {
-				return err
-			}
-			r, err := cl.Cancel(cmd.Context(), args[0])
-			if err != nil {
-				return err
-			}
-			return c.show(r, func() string { return c.requestText(r, nil) })
-		},
+		RunE: c.aboutRequest(func(ctx context.Context, cl *client.Client, id string) (api.Request, error) {
+			return cl.Cancel(ctx, id)
+		}),
 	}
 }
 
@@ -357,17 +364,9 @@ func (c *cli) denyCmd() *cobra.Command {
 		Use: "deny ID", Short: "Deny a request", Args: need(1, 1, "the id of a request"),
 		Example:           `curfew deny r-0123456789 --comment "use the bastion"`,
 		ValidArgsFunction: c.completeRequests(access.Pending),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			cl, err := c.client()
-			if err != nil {
-				return err
-			}
-			r, err := cl.Deny(cmd.Context(), args[0], comment)
-			if err != nil {
-				return err
-			}
-			return c.show(r, func() string { return c.requestText(r, nil) })
-		},
+		RunE: c.aboutRequest(func(ctx context.Context, cl *client.Client, id string) (api.Request, error) {
+			return cl.Deny(ctx, id, comment)
+		}),
 	}
 	cmd.Flags().StringVarP(&comment, "comment", "m", "", "words for the requester and the audit log")
 	return cmd

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"strings"
 	"time"
 
@@ -8,6 +9,7 @@ import (
 
 	"github.com/curfew-jit/curfew/api"
 	"github.com/curfew-jit/curfew/internal/access"
+	"github.com/curfew-jit/curfew/internal/client"
 )
 
 func (c *cli) requestCommentCmd() *cobra.Command {
@@ -16,17 +18,9 @@ func (c *cli) requestCommentCmd() *cobra.Command {
 		Use: "comment ID", Short: "Say something about a request without deciding on it", Args: need(1, 1, "the id of a request"),
 		Example:           `curfew request comment r-0123456789 --comment "which disk?"`,
 		ValidArgsFunction: c.completeRequests(),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			cl, err := c.client()
-			if err != nil {
-				return err
-			}
-			r, err := cl.Comment(cmd.Context(), args[0], comment)
-			if err != nil {
-				return err
-			}
-			return c.show(r, func() string { return c.requestText(r, nil) })
-		},
+		RunE: c.aboutRequest(func(ctx context.Context, cl *client.Client, id string) (api.Request, error) {
+			return cl.Comment(ctx, id, comment)
+		}),
 	}
 	cmd.Flags().StringVarP(&comment, "comment", "m", "", "the words")
 	return cmd
@@ -37,17 +31,9 @@ func (c *cli) requestRemindCmd() *cobra.Command {
 		Use: "remind ID", Short: "Have those for whom a request waits told again", Args: need(1, 1, "the id of a request"),
 		Long:              "Tells the approvers for whom a request waits once more, over the channels that the policy names. At most every five minutes.",
 		ValidArgsFunction: c.completeRequests(access.Pending),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			cl, err := c.client()
-			if err != nil {
-				return err
-			}
-			r, err := cl.Remind(cmd.Context(), args[0])
-			if err != nil {
-				return err
-			}
-			return c.show(r, func() string { return c.requestText(r, nil) })
-		},
+		RunE: c.aboutRequest(func(ctx context.Context, cl *client.Client, id string) (api.Request, error) {
+			return cl.Remind(ctx, id)
+		}),
 	}
 }
 
@@ -133,17 +119,9 @@ func (c *cli) breakGlassReviewCmd() *cobra.Command {
 		Use: "review ID", Short: "Close the look back at an access behind broken glass", Args: need(1, 1, "the id of a request"),
 		Long:    "Says what was found, and closes the look back. Whoever broke the glass cannot.",
 		Example: `curfew break-glass review r-0123456789 --comment "needed; the on-call list was wrong"`,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			cl, err := c.client()
-			if err != nil {
-				return err
-			}
-			r, err := cl.CloseAftermath(cmd.Context(), args[0], comment)
-			if err != nil {
-				return err
-			}
-			return c.show(r, func() string { return c.requestText(r, nil) })
-		},
+		RunE: c.aboutRequest(func(ctx context.Context, cl *client.Client, id string) (api.Request, error) {
+			return cl.CloseAftermath(ctx, id, comment)
+		}),
 	}
 	cmd.Flags().StringVarP(&comment, "comment", "m", "", "whether it was needed, and what follows from it")
 	return cmd
