@@ -414,3 +414,24 @@ func startSlack(t testing.TB) *slacksim.Slack {
 	}
 	return slacksim.New(l, clock.System{}.Now)
 }
+
+// Before the end people are told how to get more time, and how to say that they are done.
+func TestEndingSaysWhatToDo(t *testing.T) {
+	s := startSlack(t)
+	defer s.Close()
+	g := access.Grant{ID: "g-0123456789", Request: "r-0123456789", Requester: "alice", State: access.Active, EndsAt: storetest.Epoch.Add(10 * time.Minute), Duration: time.Hour}
+	n := storetest.Notice("n-1", "ops", "r-0123456789", storetest.Epoch)
+	n.Event = notify.Event{Kind: notify.GrantEnding, At: storetest.Epoch, Actor: "curfew", Message: "g-0123456789 ends at 10:00", Grant: &g}
+	if _, err := slack(t, s, &memory{docs: map[string]json.RawMessage{}}).Send(t.Context(), n); err != nil {
+		t.Fatal(err)
+	}
+	shown := ""
+	for _, m := range s.Messages() {
+		shown += m.Text + m.Shown()
+	}
+	for _, want := range []string{"curfew grant extend g-0123456789 --for 30m", "curfew grant close g-0123456789"} {
+		if !strings.Contains(shown, want) {
+			t.Errorf("%q is not said in %q", want, shown)
+		}
+	}
+}

@@ -50,6 +50,11 @@ var titles = map[Kind]string{
 
 const builtInBody = "{{.Message}}"
 
+// bodies are the built-in bodies that say more: what to do next.
+var bodies = map[Kind]string{
+	GrantEnding: builtInBody + "; for more time: curfew grant extend {{.Grant}} --for 30m; if you are done: curfew grant close {{.Grant}}",
+}
+
 // functions are what templates can use beside text/template's own. None of them reads or writes anything.
 var functions = template.FuncMap{
 	"upper": strings.ToUpper,
@@ -72,7 +77,11 @@ func NewWords(links string, own []Template) (*Words, error) {
 	kinds := append(slices.Clone(Kinds), Test)
 	for _, k := range kinds {
 		w.title[k] = template.Must(parse(titles[k]))
-		w.body[k] = template.Must(parse(builtInBody))
+		body, ok := bodies[k]
+		if !ok {
+			body = builtInBody
+		}
+		w.body[k] = template.Must(parse(body))
 	}
 	var errs []error
 	for i, t := range own {

@@ -16,6 +16,7 @@ import (
 type View struct {
 	Kind, At, Installation, Actor, Message string
 	ID                                     string // of the request, or of the grant where there is no request
+	Grant                                  string // id of the grant, where it is about one
 	Who                                    string // the requester
 	Sponsor                                string
 	What                                   string // the ports of the machines
@@ -89,6 +90,7 @@ func viewOf(e Event, links string, escape func(string) string) View {
 		}
 	}
 	if g := e.Grant; g != nil {
+		v.Grant = t(string(g.ID))
 		link(string(g.Request))
 		v.ID, v.Who, v.State = t(string(g.ID)), t(g.Requester), t(string(g.State))
 		v.What, v.Machines, v.Source = t(g.Target.String()), t(g.Target.VM.Name), t(g.Source.String())
