@@ -278,7 +278,7 @@ func start(t *testing.T, more string) (*issuer, *server) {
 func TestSignIn(t *testing.T) {
 	t.Parallel()
 	i, s := start(t, "")
-	s.run("whoami").want(t, 4, "nobody is signed in", "curfew --server "+s.URL+" login")
+	s.run("whoami").want(t, 4, "nobody is signed in", " --server "+s.URL+" login")
 	for _, c := range []struct {
 		who, how string
 		roles    []string
@@ -316,7 +316,7 @@ func TestSignIn(t *testing.T) {
 	if err := os.WriteFile(files[0], kept, 0o600); err != nil { // somebody has kept a copy
 		t.Fatal(err)
 	}
-	s.run("whoami").want(t, 4, "curfew --server "+s.URL+" login")
+	s.run("whoami").want(t, 4, " --server "+s.URL+" login")
 	t.Log(i.do(map[string]any{"do": "events"}))
 }
 
