@@ -27,11 +27,11 @@ func JoinCheckpoint(tail, msg []byte) []byte {
 // crash, or damaged. One that was cut off just before its signature may be among the checkpoints, as one that is not signed.
 func SplitCheckpoints(content []byte) (msgs [][]byte, damaged int) {
 	var text, sigs []byte
-	inSigs, skip := false, false
+	inSigs, skip, gap := false, false, false // gap: more than one blank line before the signatures, which nobody writes
 	end := func(whole bool) {
 		if len(text) > 0 || inSigs {
 			_, err := ParseCheckpoint(text)
-			if err != nil || !whole || bytes.HasSuffix(text, []byte("\n"+cutMark+"\n")) {
+			if err != nil || !whole || gap && len(sigs) > 0 || bytes.HasSuffix(text, []byte("\n"+cutMark+"\n")) {
 				damaged++
 			} else if len(sigs) > 0 {
 				msgs = append(msgs, bytes.Join([][]byte{text, []byte("\n"), sigs}, nil))
@@ -39,7 +39,7 @@ func SplitCheckpoints(content []byte) (msgs [][]byte, damaged int) {
 				msgs = append(msgs, bytes.Clone(text))
 			}
 		}
-		text, sigs, inSigs = nil, nil, false
+		text, sigs, inSigs, gap = nil, nil, false, false
 	}
 	for line := range bytes.Lines(content) {
 		whole := bytes.HasSuffix(line, []byte("\n"))
@@ -48,7 +48,9 @@ func SplitCheckpoints(content []byte) (msgs [][]byte, damaged int) {
 		case skip:
 			skip = !blank
 		case inSigs && blank:
-			if len(sigs) > 0 {
+			if len(sigs) == 0 {
+				gap = true
+			} else {
 				end(true)
 			}
 		case inSigs && bytes.HasPrefix(line, []byte("— ")):
