@@ -82,7 +82,7 @@ func (i *issuing) close() {
 	<-i.done
 }
 
-// beside is the address for an issuer where none was named: beside the server's, or any free port where that one is free too.
+// beside is where something of the demo listens that was not told: at its usual address, or at any free port where the server takes one.
 func beside(named, server, usual string) string {
 	if named != "" {
 		return named
